@@ -2,10 +2,10 @@
 
 `image [B,H,W,3] uint8`, `text [B,L] int32`, `text_mask [B,L] bool`, `audio [B,F,M] float32` (a
 log-mel spectrogram), `label [B] int32` (−1: none), `label_probs [B,C] float32`, `<modality>_present
-[B] bool`, `part [B] int32` (of a mixture), `example_id [B]` (−1: a padding row). Of N regions of an
-image: `boxes [B,N,4] float32` (x0, y0, x1, y1 in 0..1), `boxes_mask [B,N] bool`, `box_label [B,N]
-int32` (−1: none), `masks [B,N,H,W] bool`, `points [B,N,2] float32` (x, y in 0..1), `point_labels
-[B,N] int32`, `frame [B,4] float32` (see `transforms.region_steps`).
+[B] bool`, `part [B] int32` (of a mixture), `example_id [B] int64` (−1: a padding row). Of N regions
+of an image: `boxes [B,N,4] float32` (x0, y0, x1, y1 in 0..1), `boxes_mask [B,N] bool`, `box_label
+[B,N] int32` (−1: none), `masks [B,N,H,W] bool`, `points [B,N,2] float32` (x, y in 0..1),
+`point_labels [B,N] int32`, `frame [B,4] float32` (see `transforms.region_steps`).
 """
 
 from collections.abc import Mapping
@@ -45,11 +45,6 @@ def modality_of(key: str) -> str:
     return "audio" if name == "waveform" else name
 
 
-def spec_of(batch: Batch) -> Spec:
-    """Shapes and dtypes of a batch."""
-    return {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()}
-
-
 def shapes(batch: Batch) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """The shape of each array, for comparison: a step is compiled once for batches of the same."""
     return tuple(sorted((name, x.shape) for name, x in batch.items()))
@@ -80,5 +75,14 @@ def check(batch: Batch, spec: Spec) -> None:
 
 
 def to_device_dtypes(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays as sent to the device: int64 (`example_id`) as int32, all else unchanged."""
+    """The arrays as sent to the device: int64 (`example_id`) as int32, all else unchanged.
+
+    Ids are taken modulo 2**32, so that beyond 2**31 they are negative there, and still differ where
+    examples do; −1 alone is a padding row. `example_ids` gives them back.
+    """
     return {k: v.astype(np.int32) if v.dtype == np.int64 else v for k, v in batch.items()}
+
+
+def example_ids(ids: np.ndarray) -> np.ndarray:
+    """int64 ids, less than 2**32 - 1, of those of a device; −1 stays."""
+    return np.where(ids == -1, -1, ids.astype(np.int64) & 0xFFFFFFFF)

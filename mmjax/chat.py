@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from mmjax import conversation
 from mmjax.data.text.calls import Call, read_call, until_call
 from mmjax.data.text.image_places import PLACE
+from mmjax.decode.generate import check_prompts
 from mmjax.decode.tool_calls import WellFormedCalls
 from mmjax.pretrained import Pretrained
 from mmjax.text_stream import make_text_stream, settings_for
@@ -89,6 +90,17 @@ class Chat:
             yield Result(call, content)
             if not added:
                 return
+
+    def check(self, images: Sequence[str | bytes]) -> None:
+        """Check that a short question about the images has room for an answer.
+
+        Raises:
+          ValueError: an image that cannot be read, wrong settings, or no room.
+        """
+        messages = conversation.first_turn("a", len(images))
+        batch = conversation.make_batch(self.loaded, messages, images)
+        settings = settings_for(self.loaded, batch, self._new, **self._decode)
+        check_prompts(self.loaded.model, settings, batch)
 
     def _turn(self, messages: list[dict[str, str]], images: list[str | bytes]) -> Iterator[str]:
         batch = conversation.make_batch(self.loaded, messages, images)

@@ -16,6 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
+from mmjax.number import check_finite
+
 # Numbers that may also be ((step, value), ...); see mmjax/schedule.py.
 _SCHEDULES = re.compile(r"config\.(ema\.decay|loss_weights\..*|optim\.learning_rate)")
 _WEIGHTS = re.compile(r"config\.data\.train\.parts\..*\.weight")  # or a word, such as "balanced"
@@ -119,7 +121,7 @@ def check_kwargs(target: Callable, kwargs: Mapping[str, Any], where: str) -> dic
 
     Raises:
       ValueError: a key that `target` does not take (the message names the nearest one), or a value
-        that is not of the annotated type.
+        that is not of the annotated type, or not finite.
     """
     kwargs = kwargs.to_dict() if isinstance(kwargs, ConfigDict) else dict(kwargs)
     parameters = inspect.signature(target).parameters
@@ -136,6 +138,7 @@ def check_kwargs(target: Callable, kwargs: Mapping[str, Any], where: str) -> dic
                 f"It takes: {', '.join(known)}."
             )
         check_type(value, known[key], f"{where}.{key}")
+        check_finite(value, f"{where}.{key}")
     return kwargs
 
 
@@ -270,16 +273,17 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
     config.lock()
     for text in overrides:
         _apply(config, text)
-    check_counts(config)
+    check_numbers(config)
     return config
 
 
-def check_counts(config: ConfigDict) -> None:
-    """Check the settings that must be whole numbers, and their ranges.
+def check_numbers(config: ConfigDict) -> None:
+    """Check that all numbers are finite, and the ranges of those that must be whole.
 
     Raises:
       ValueError: names the setting, its value and its minimum.
     """
+    check_finite(config, "config")
     for key, least in _COUNTS.items():
         section, _, name = key.rpartition(".")
         settings = config.get(section, {}) if section else config

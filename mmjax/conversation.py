@@ -1,14 +1,15 @@
 """Prompts of a LLaVA: messages and images as the batch that it answers."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from mmjax.data import image_files
 from mmjax.data.text.chat import chat_template, check_messages
 from mmjax.data.text.image_places import PLACE, ImagePlaces
 from mmjax.data.transforms import parse
 from mmjax.data.transforms.converse import encode
+from mmjax.data.transforms.image_steps import CANNOT_DECODE
 from mmjax.decode.prompts import pad_prompts
 from mmjax.pretrained import Pretrained
 
@@ -69,10 +70,7 @@ def read_image(image: str | bytes) -> bytes:
     Raises:
       ValueError: it cannot be read.
     """
-    try:
-        return image if isinstance(image, bytes) else Path(image).read_bytes()
-    except OSError as error:
-        raise ValueError(f"Cannot read the image '{image}': {error}") from None
+    return image if isinstance(image, bytes) else image_files.read(image)
 
 
 def _prepared(prepare, image: str | bytes) -> dict[str, np.ndarray]:
@@ -81,4 +79,5 @@ def _prepared(prepare, image: str | bytes) -> dict[str, np.ndarray]:
         return prepare({"image": data}, np.random.default_rng(0))
     except (OSError, ValueError) as error:
         name = "of a tool" if isinstance(image, bytes) else f"'{image}'"
-        raise ValueError(f"Cannot read the image {name}: {error}") from None
+        why = str(error).removeprefix(f"{CANNOT_DECODE}: ")
+        raise ValueError(f"Cannot read the image {name}: {why}.") from None

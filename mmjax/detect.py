@@ -103,8 +103,7 @@ def main() -> None:
     templates = read_templates(ARGS.templates)
     threshold = check_fraction("--threshold", ARGS.threshold, 0.6 if shown else 0.1)
     overlap = check_fraction("--overlap", ARGS.overlap, 0.3 if shown else 1.0)
-    if shown and not Path(ARGS.query_image).is_file():
-        raise ValueError(f"There is no file '{ARGS.query_image}': set --query_image to an image.")
+    query = image_files.read_checked(ARGS.query_image) if shown else b""
     paths = image_files.find(ARGS.images)
     output = Path(ARGS.output) if ARGS.output else None
     if output:
@@ -114,11 +113,7 @@ def main() -> None:
             raise ValueError(f"--output '{output}' is not a folder ({error.strerror}).") from None
     detector = open_detector(ARGS.model)
     if shown:
-        try:
-            image = detector.prepare(Path(ARGS.query_image).read_bytes())
-        except ValueError as error:
-            raise ValueError(f"--query_image '{ARGS.query_image}': {error}") from None
-        queries, _ = detector.object_in(image)
+        queries, _ = detector.object_in(detector.prepare(query))
     else:
         queries = detector.texts(labels, templates)
     faults = 0

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from mmjax import config as configs
 from mmjax import storage
+from mmjax.data import text_file
 from mmjax.data.source import Source
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
@@ -279,7 +280,17 @@ def _read_baselines(path: str) -> dict[str, Any]:
         return {}
     if not Path(path).exists():
         raise ValueError(f"config.baselines is '{path}': there is no such file.")
-    return json.loads(Path(path).read_text())["results"]
+    try:
+        found = text_file.parse_json(Path(path).read_bytes())["results"]
+        values = [v for baseline in found.values() for e in baseline.values() for v in e.values()]
+        if not all(isinstance(v, int | float) for v in values):
+            raise ValueError("a value is no number")
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise ValueError(
+            f"config.baselines is '{path}', which is no JSON of the form {{'results': {{baseline: "
+            f"{{evaluation: {{metric: number}}}}}}}}: {text_file.what_is_wrong(error)}."
+        ) from None
+    return found
 
 
 def print_results(results: Mapping[str, float]) -> None:

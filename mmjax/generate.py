@@ -55,11 +55,13 @@ import numpy as np
 
 from mmjax import conversation
 from mmjax.chat import Chat, Result
+from mmjax.data import image_files
 from mmjax.data.text.image_places import PLACE
+from mmjax.data.transforms.image_steps import CANNOT_DECODE
 from mmjax.decode.prompts import pad_prompts
 from mmjax.pretrained import Pretrained
 from mmjax.text_stream import make_text_stream, open_model, settings_for
-from mmjax.tools.table import named
+from mmjax.tools.table import OF_RECORDINGS, named
 
 
 def make_batches(
@@ -97,10 +99,12 @@ def make_batches(
 
 
 def _read(loaded: Pretrained, path: str) -> np.ndarray:
+    data = image_files.read(path)
     try:
-        return loaded.image(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot read the image '{path}': {error}") from None
+        return loaded.image(data)
+    except ValueError as error:
+        why = str(error).removeprefix(f"{CANNOT_DECODE}: ")
+        raise ValueError(f"Cannot read the image '{path}': {why}.") from None
 
 
 def generate(
@@ -121,7 +125,7 @@ def generate(
     Raises:
       ValueError: see `open_model`, `make_batches` and `Settings`; an image that cannot be read.
     """
-    loaded = open_model(model)
+    loaded = open_model(model, decode.get("int8", False))
     if loaded.config["name"] == "llava":
         messages = conversation.first_turn(prompt, len(images))
         batches = [conversation.make_batch(loaded, messages, images)]
@@ -140,28 +144,72 @@ def chat(
 ) -> Iterator[Iterator[str]]:
     """For each turn of a user the pieces of the answer, which is part of the next prompt.
 
+    A turn whose pieces raise ValueError, as one that does not fit into the window, is left out of
+    the conversation, and the next one may follow.
+
     Args:
       images: paths; the first turn is about them.
       settings: of `Chat`.
 
     Raises:
-      ValueError: see `open_model`, `Chat` and `Chat.answer`.
+      ValueError: see `open_model`, `Chat`, `Chat.check`; of a turn, `Chat.answer`.
     """
-    answers = Chat(open_model(model), model, **settings)
+    answers = Chat(open_model(model, settings.get("int8", False)), model, **settings)
+    answers.check(images)
     messages: list[dict[str, str]] = []
     given: list[str | bytes] = list(images)
 
-    def answer() -> Iterator[str]:
-        for event in answers.answer(messages, given):
-            if isinstance(event, Result):
-                text = event.content if isinstance(event.content, str) else PLACE
-                yield f" [{event.call.name}: {text}] "
-            elif isinstance(event, str):  # a call is in the text already
-                yield event
+    def answer(text: str) -> Iterator[str]:
+        before = [*messages], [*given]
+        messages.extend(conversation.first_turn(text, 0 if messages else len(given)))
+        try:
+            for event in answers.answer(messages, given):
+                if isinstance(event, Result):
+                    text = event.content if isinstance(event.content, str) else PLACE
+                    yield f" [{event.call.name}: {text}] "
+                elif isinstance(event, str):  # a call is in the text already
+                    yield event
+        except ValueError:
+            messages[:], given[:] = before
+            raise
 
     for text in turns:
-        messages += conversation.first_turn(text, 0 if messages else len(given))
-        yield answer()
+        yield answer(text)
+
+
+def converse(turns: Iterable[Iterable[str]]) -> None:
+    """Print the answers of a `chat`, and why a turn has none.
+
+    Raises:
+      ValueError: none of the turns has an answer.
+    """
+    answered, refused = 0, None
+    for pieces in turns:
+        try:
+            for piece in pieces:
+                print(piece, end="", flush=True)
+            answered += 1
+        except ValueError as error:
+            if not command.is_refusal(error):
+                raise
+            print(f"error: {str(error).rstrip('.')}; this turn is left out.", file=sys.stderr)
+            refused = error
+        print()
+    if refused and not answered:
+        raise ValueError("No turn has an answer: see above.")
+
+
+def check_recordings(tools: Iterable[str], audio: Sequence[str]) -> None:
+    """Raise ValueError for recordings without a tool that reads them, one without any, or a path
+    that is no file."""
+    hears = [name for name in tools if name in OF_RECORDINGS]
+    if audio and not hears:
+        raise ValueError("--audio is for the tools: add --tools=speech=MODEL.")
+    if hears and not audio:
+        raise ValueError(f"The tool '{hears[0]}' reads a recording: add --audio=FILE.")
+    for path in audio:
+        if not Path(path).is_file():
+            raise ValueError(f"There is no recording '{path}'.")
 
 
 def main() -> None:
@@ -172,13 +220,9 @@ def main() -> None:
         first = [settings.pop("prompt")]
         turns = (line.strip() for line in itertools.chain(filter(None, first), sys.stdin))
         tools = named(ARGS.tools)
-        if ARGS.audio and not tools:
-            raise ValueError("--audio is for the tools: add --tools=speech=MODEL.")
+        check_recordings(tools, ARGS.audio)
         given = {"tools": tools, "audio": ARGS.audio}
-        for pieces in chat(ARGS.model, filter(None, turns), ARGS.image, **given, **settings):
-            for piece in pieces:
-                print(piece, end="", flush=True)
-            print()
+        converse(chat(ARGS.model, filter(None, turns), ARGS.image, **given, **settings))
         return
     if ARGS.tools or ARGS.audio:
         raise ValueError("--tools, and --audio for them, are of a conversation: add --chat.")

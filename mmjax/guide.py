@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from mmjax import pretrained
 from mmjax.batch import Batch
+from mmjax.number import check_finite
 from mmjax.rerank import decoded
 from mmjax.system import Variables
 
@@ -31,8 +32,8 @@ def guide(
       mesh: of its variables; None: the default device.
 
     Raises:
-      ValueError: a scale without a CLIP, a CLIP without a scale, a scale below 0, or a model of
-        another kind.
+      ValueError: a scale without a CLIP, a CLIP without a scale, a scale below 0 or not finite,
+        or a model of another kind.
     """
     settings = dict(settings)
     path = settings.pop("clip", "")
@@ -42,6 +43,7 @@ def guide(
             f"sample.clip is '{path}' and sample.clip_guidance is not set: give the scale of its "
             "guidance, such as 2, or leave the CLIP out."
         )
+    check_finite(scale, "sample.clip_guidance")
     if not scale:
         return settings, lambda variables, batch: (variables, batch)
     if scale < 0 or not path:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from mmjax import storage
 from mmjax.data.text.tokenizer import Tokenizer
-from mmjax.data.transforms import chain
+from mmjax.data.transforms import own_steps
 from mmjax.data.transforms import parse as transforms
 from mmjax.data.transforms.converse import named_template
 from mmjax.data.transforms.patch_steps import as_image
+from mmjax.decode import int8 as decode_int8
 from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
 from mmjax.process.command import is_refusal
@@ -44,12 +45,6 @@ from mmjax.weights.one_file import OPENERS
 from mmjax.weights.packages import resolve
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
-# Deterministic transforms from an image to the input of a model, and from audio.
-IMAGE_STEPS = ("decode", "pad_square", "resize", "resize_short", "resize_long", "resize_between")
-IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner", "trim", "patches")
-AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
-AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
-
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -70,6 +65,7 @@ class Pretrained:
       no_tokenizer: a sentence that says why a model of text has no tokenizer; "" otherwise.
       generation: of a published language model, the content of generation_config.json.
       kept: ids of special tokens in a loaded config.json, by their names there, to be saved too.
+      packed: the kernels in int8, where the model was loaded so; `params` has the others.
     """
 
     config: dict[str, Any]
@@ -86,11 +82,13 @@ class Pretrained:
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kept: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     audio_transform: str = ""
+    packed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def variables(self) -> Variables:
         """Parameters and memory, as `model.apply` takes them."""
-        return variables(self.params, self.memory)
+        packed = {"packed": self.packed} if self.packed else {}
+        return {**variables(self.params, self.memory), **packed}
 
     def need_tokenizer(self) -> Tokenizer:
         """The tokenizer.
@@ -136,28 +134,34 @@ def load(
     mesh: Mesh | None = None,
     dtype: str = "float32",
     strict: bool = True,
+    int8: bool = False,
 ) -> Pretrained:
     """Load a published model (as on the hub), or the newest checkpoint of a run.
 
     Args:
       path: a folder with config.json and model.safetensors (or its shards and their index), or
-        with open_clip_config.json and open_clip_model.safetensors, or with CTranslate2's
-        model.bin; a GGUF file; a .npz file of big_vision; a .pth file of an EfficientNet-Lite; a
-        name of `weights/packages.py`; or a workdir. A folder may be a URL, gs:// or s3://.
+        with open_clip_config.json and open_clip_model.safetensors, or Karlo's model_index.json, or
+        CTranslate2's model.bin; a GGUF file; a .npz file of big_vision; a .pth file of an
+        EfficientNet-Lite; a name of `weights/packages.py`; or a workdir. A folder may be a URL,
+        gs:// or s3://.
       mesh: shard the parameters over it by their logical axis names, each as soon as it is read (an
         axis that the mesh does not divide is not sharded); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
       strict: raise an error for missing or unused tensors; otherwise missing parameters keep their
         initial values (seed 0), and the report says so.
+      int8: quantize each kernel of the decoder of a language model or of a LLaVA as soon as it is
+        read, as `decode.Settings.int8` does afterwards; the model generates, and is not saved.
 
     Raises:
       ValueError: no model at the path, an unknown family, or files that are damaged or do not
-        belong together.
+        belong together; int8 with a mesh, or of another model.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
+    if int8 and mesh is not None:
+        raise ValueError("int8 is for one device, and there is a mesh: leave one of them out.")
     with mirror.opened(path) as folder:
-        return _load(resolve(folder), mesh, dtype, strict, arrays=True)
+        return _load(resolve(folder), mesh, dtype, strict, arrays=True, int8=int8)
 
 
 def describe(path: str | Path) -> Pretrained:
@@ -166,11 +170,18 @@ def describe(path: str | Path) -> Pretrained:
         return _load(resolve(folder), None, "float32", strict=True, arrays=False)
 
 
-def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
+def _load(
+    folder: Path,
+    mesh: Mesh | None,
+    dtype: str,
+    strict: bool,
+    arrays: bool,
+    int8: bool = False,
+) -> Pretrained:
     if (folder / "checkpoints").is_dir():
-        return _from_run(folder, mesh, dtype, arrays)
+        return _from_run(folder, mesh, dtype, arrays, int8)
     if folder.suffix in OPENERS:
-        return _from_published(OPENERS[folder.suffix](folder), mesh, dtype, strict, arrays)
+        return _from_published(OPENERS[folder.suffix](folder), mesh, dtype, strict, arrays, int8)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     folder = sentences.encoder_folder(folder)
@@ -179,13 +190,18 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
             f"'{mirror.shown(folder)}' is not a model: it has neither a config.json, as published "
             "models have, nor a folder checkpoints, as runs have."
         )
-    return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays)
+    return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays, int8)
 
 
 def _from_published(
-    found: published.Published, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool
+    found: published.Published,
+    mesh: Mesh | None,
+    dtype: str,
+    strict: bool,
+    arrays: bool,
+    int8: bool,
 ) -> Pretrained:
-    theirs = family(found.config.get("model_type"), str(found.folder / published.CONFIG))
+    theirs = family(found.config.get("model_type"), str(published.config_file(found.folder)))
     if hasattr(theirs, "canonical"):
         found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
     notes: list[str] = []
@@ -205,8 +221,9 @@ def _from_published(
             f"The settings of '{found.folder}' do not fit each other: no model can be built with "
             f"them ({(str(error).splitlines() or [''])[0][:200]}). Get its config again."
         ) from error
-    model, report = system.model, ""
+    model, report, packed = system.model, "", {}
     params, statistics = given["params"], statistics_of(memory_of(given))
+    kernels = decode_int8.kernels(model, params) if int8 else {}
     if arrays:
         made, report = read_params(
             found.tensors,
@@ -215,8 +232,11 @@ def _from_published(
             ignored=theirs.IGNORED,
             dtype=dtype,
             initial=None if strict else lambda: initial_params(model, system.spec, seed=0),
+            into=decode_int8.into(kernels),
         )
         params, statistics = ({k: made[k] for k in x} for x in (params, statistics))
+        if int8:
+            params, packed = decode_int8.split(params, kernels)
         report = "\n".join([report, *(f"  note    {note}" for note in notes)])
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
@@ -237,6 +257,7 @@ def _from_published(
         no_tokenizer=without,
         generation=getattr(theirs, "read_generation", lambda found: {})(found),
         kept=getattr(theirs, "kept", published.kept)(found),
+        packed=packed,
     )
 
 
@@ -272,7 +293,7 @@ def _abstract(
     return system, sharded_variables(*settings, mesh, system.memory, allow_uneven=True)
 
 
-def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
+def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool, int8: bool) -> Pretrained:
     saved = open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
     system, given = _abstract(config, mesh, saved.config.loss)
@@ -280,14 +301,17 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         given = with_shardings(given, jax.tree.map(lambda _: device, given))
     memory = memory_of(given)
-    params, report = given["params"], ""
+    params, report, packed = given["params"], "", {}
     if arrays:
+        kernels = decode_int8.kernels(system.model, params) if int8 else {}
         saves, average = saved.checkpoints, saved.config.ema.evaluate
         params = restore_params(saves, saved.step, params, average=average)
         memory = restore_memory(saves, saved.step, memory)
         count = len(jax.tree.leaves(params))
         report = f"{mirror.shown(workdir)}: step {saved.step}, {count} parameters restored"
         params = tree_paths.map_paths(lambda k, x: x.astype(kept_dtype(k, x.shape, dtype)), params)
+        if int8:
+            params, packed = decode_int8.split(params, kernels)
     saved.checkpoints.close()
     data = saved.config.data
     parts = (*saved.config.evals.values(), *data.train.get("parts", {}).values(), data)
@@ -300,36 +324,14 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         params=params,
         tokenizer=saved.tokenizer,
         text_length=text["length"] if text else None,
-        transform=_image_steps(saved.config),
-        audio_transform=_audio_steps(saved.config),
+        transform=own_steps.image_steps(saved.config),
+        audio_transform=own_steps.audio_steps(saved.config),
         report=report,
         class_names=tuple(names) if names and len(names) == config.get("num_classes") else None,
         memory=memory,
         no_tokenizer="" if saved.tokenizer else f"The run in '{workdir}' has no tokenizer.",
+        packed=packed,
     )
-
-
-def _image_steps(config: Any) -> str:
-    """The image transforms of a run's evaluators; "" where none uses images.
-
-    A run on given features (see `CLIP.given`) has none; photographs are decoded near its size.
-    """
-    steps = _eval_steps(config, IMAGE_STEPS)
-    size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
-    near = f"(min_size={size})" if config.model.get("given") and isinstance(size, int) else ""
-    return steps or (f"decode{near} | resize({size})" if size else "")
-
-
-def _audio_steps(config: Any) -> str:
-    """The audio transforms of a run's evaluators, else of its training; "" without audio."""
-    steps = f"{config.data.cached_transform} | {config.data.transform}".strip(" |")
-    return _eval_steps(config, AUDIO_STEPS) or chain.only(steps, AUDIO_STEPS)
-
-
-def _eval_steps(config: Any, names: Sequence[str]) -> str:
-    """The named transforms of the first of a run's evaluators that has any."""
-    every = (chain.only(x.get("transform", ""), names) for x in config.evals.values())
-    return next(filter(None, every), "")
 
 
 def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None = None) -> None:
@@ -346,6 +348,8 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     folder = Path(path)
     if any((folder / name).exists() for name in published.CONFIGS):
         raise ValueError(f"'{folder}' holds a model already: give another folder.")
+    if pretrained.packed:
+        raise ValueError("The model was loaded in int8, which is rounded: load it without to save.")
     theirs = saving_family(pretrained.model, pretrained.config["name"], family)
     layout = getattr(theirs, "LAYOUT", published.HUB)
     if hasattr(theirs, "for_saving"):
@@ -354,27 +358,28 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     complete = getattr(theirs, "complete_config", saved_config.complete)
     config = complete(theirs.published_config(model), pretrained)
     named = getattr(theirs, "published_name", lambda name, model: name)
+    rows = sorted(theirs.rows(model), key=lambda row: _place(row.theirs[0]))
     tensors = itertools.chain(
-        write_tensors(
-            {**pretrained.params, **statistics_of(pretrained.memory)}, theirs.rows(model)
-        ),
         getattr(theirs, "buffers", lambda model: {})(model).items(),
+        write_tensors({**pretrained.params, **statistics_of(pretrained.memory)}, rows),
     )
     tensors = ((named(name, model), x) for name, x in tensors)
     folder.mkdir(parents=True, exist_ok=True)
-    inner: dict[str, dict[str, np.ndarray]] = {}  # small tensors in files of their own
-    outer = (x for x in tensors if not _put_inside(inner, *x))
-    tensor_file.write(folder, outer, layout.tensors, layout.index)
-    for place, given in inner.items():
+    layouts = getattr(theirs, "LAYOUTS", {})
+    for place, given in itertools.groupby(tensors, lambda pair: _place(pair[0])):
+        inside = ((name.removeprefix(f"{place}/"), x) for name, x in given)
         (folder / place).mkdir(exist_ok=True)
-        tensor_file.write(folder / place, given.items())
+        names = layouts.get(place, layout)
+        tensor_file.write(folder / place, inside, names.tensors, names.index)
     generates = pretrained.config["name"] == "language_model"
     if words is not None:
         kind, text = pretrained.config["name"], pretrained.config["text"]
         causal = text.get("causal", True) and text.get("pool", "end") == "end"
         clips = kind in ("clip", "owlvit") and (causal or text.get("kind") == "bert")
-        masked = kind == "flava" or clips
-        tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
+        masked = kind in ("flava", "karlo") or clips
+        place = folder / getattr(theirs, "TOKENIZER", "")
+        place.mkdir(exist_ok=True)
+        tokenizer.write(place, words, pretrained.text_length, not generates, masked)
     settings = saved_config.generation if generates else lambda pretrained: {}
     generation = getattr(theirs, "published_generation", settings)(pretrained)
     if generation:
@@ -388,9 +393,6 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     storage.write(folder / layout.config, json.dumps(config, indent=2))
 
 
-def _put_inside(inner: dict[str, dict[str, np.ndarray]], name: str, array: np.ndarray) -> bool:
-    """Whether a tensor's name begins with a folder, in which case it is added to `inner`."""
-    place, _, tensor = name.rpartition("/")
-    if place:
-        inner.setdefault(place, {})[tensor] = array
-    return bool(place)
+def _place(name: str) -> str:
+    """The folder that a tensor's name begins with; "" for those of the model's own file."""
+    return name.rpartition("/")[0]

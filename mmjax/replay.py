@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from mmjax import batch as batches
 from mmjax import config as configs
@@ -88,14 +89,8 @@ def replay(
         saves = checkpoint.Checkpoints(workdir, read_only=True)
     steps = sorted(saves.steps()) if saves else []
 
-    # ---- the config of that step: of the next checkpoint, or else of the newest start
     after = [s for s in steps if s >= at]
-    if after:
-        config = configs.from_json(saves.run(after[0])["config"])
-    else:
-        config = configs.from_json(json.dumps(read_manifest(workdir)["config"]))
-    if at > config.total_steps:
-        raise ValueError(f"--step is {at}: the last step of this run is {config.total_steps}.")
+    config = _config_of(workdir, at, saves, after[0] if after else None)
     if params is not None and params not in (0, *steps):
         raise ValueError(
             f"--params is {params}: the checkpoints in {workdir} are of the steps "
@@ -137,6 +132,19 @@ def replay(
     _print_worst(examples[:PRINTED])
     print(f"page: {mirror.shown(folder / 'examples.html')}")
     return examples
+
+
+def _config_of(
+    workdir: Path, at: int, saves: checkpoint.Checkpoints | None, following: int | None
+) -> ConfigDict:
+    """The config of a step: of the checkpoint that follows it, or else of the newest start."""
+    if following is not None:
+        config = configs.from_json(saves.run(following)["config"])
+    else:
+        config = configs.from_json(json.dumps(read_manifest(workdir)["config"]))
+    if at > config.total_steps:
+        raise ValueError(f"--step is {at}: the last step of this run is {config.total_steps}.")
+    return config
 
 
 def make_batch(
@@ -253,7 +261,7 @@ def _examples(
                 loss=float(losses[row]),
                 image=_image(batch, row) if "image" in batch else None,
             )
-            for row, example_id in enumerate(batch["example_id"])
+            for row, example_id in enumerate(batches.example_ids(batch["example_id"]))
         ]
     )
 

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax.number import check_finite
+
 Schedule = float | Sequence[tuple[int, float]]
 
 
@@ -72,6 +74,7 @@ def check_schedule(value: Any, where: str, low: float = -math.inf, high: float =
         steps, values = zip(*points)
         if any(a >= b for a, b in zip(steps, steps[1:])):
             raise ValueError(f"The steps of {where} do not increase: {list(steps)}.")
+    check_finite(value, where)
     wrong = [y for y in values if not low <= y <= high]
     if wrong:
         raise ValueError(f"{where} has the value {wrong[0]}: it must be in [{low}, {high}].")

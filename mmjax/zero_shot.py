@@ -141,6 +141,18 @@ def classify_together(
         yield found[0][0], [x for _, x in found] if fault is None else fault
 
 
+def check_different(models: Sequence[str | Path], embedders: Sequence[Embedder]) -> None:
+    """Raise ValueError for a model that is twice in an ensemble, also under two names."""
+    known: dict[str, str | Path] = {}
+    for model, embedder in zip(models, embedders):
+        same = known.setdefault(embedder.fingerprint, model)
+        if same is not model:
+            raise ValueError(
+                f"'{same}' and '{model}' are the same model: give each member of the ensemble "
+                "once, or its part of the mean would be double."
+            )
+
+
 def best(labels: Sequence[str], probs: np.ndarray, top: int) -> list[tuple[str, float]]:
     """The most probable labels and their probabilities."""
     return [(labels[i], float(probs[i])) for i in np.argsort(-probs, kind="stable")[:top]]
@@ -223,6 +235,8 @@ def main() -> None:
         folder_labels(paths, labels)
     models = [named_or_default(model) for model in (ARGS.model, *ARGS.members)]
     embedders = [open_embedder(model, sizes=(min(64, len(paths)),)) for model in models]
+    if ARGS.members:
+        check_different(models, embedders)
     about = {"labels": labels, "templates": templates}
     if ARGS.fit or calibration:
         about["model"] = embedders[0].fingerprint

@@ -107,4 +107,5 @@ def load(path: str | Path) -> LabelCalibration:
             raise ValueError("its temperature or its threshold is out of range")
         return LabelCalibration(*numbers, int(found["examples"]), str(found["model"]), *texts)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise ValueError(f"'{path}' was not written by --fit: {error!r}.") from None
+        why = text_file.what_is_wrong(error)
+        raise ValueError(f"'{path}' was not written by --fit: {why}.") from None

@@ -47,16 +47,6 @@ def test_another_shape_or_dtype_names_both(name, array, said):
         batches.check(good() | {name: array}, SPEC)
 
 
-def test_spec_of_describes_the_batch_that_it_then_accepts():
-    spec = batches.spec_of(good())
-    assert {k: (v.shape, v.dtype) for k, v in spec.items()} == {
-        "image": ((4, 8, 8, 3), np.uint8),
-        "text": ((4, 5), np.int32),
-        "label": ((4,), np.int32),
-    }
-    batches.check(good(), spec)
-
-
 def test_to_device_dtypes_keeps_ids_and_everything_else():
     batch = good() | {"example_id": np.asarray([0, 7, -1, 2**31 - 1], np.int64)}
     moved = batches.to_device_dtypes(batch)

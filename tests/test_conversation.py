@@ -11,6 +11,7 @@ from PIL import Image
 from configs import llava_emoji
 from mmjax import chat, conversation, generate, pretrained
 from mmjax.data.transforms.converse import named_template
+from mmjax.decode.generate import check_prompts
 from mmjax.models.llava import Llava
 from mmjax.pretrained import describe
 from mmjax.tools.table import TOOLS
@@ -103,6 +104,48 @@ def test_a_result_that_leaves_no_room_ends_no_conversation(monkeypatch, files, w
     assert text.endswith("it") == (window == 100) and after.endswith("it") == (window == 75)
 
 
+def test_a_turn_that_does_not_fit_is_left_out_and_the_conversation_goes_on(
+    monkeypatch, files, capsys
+):
+    prompts = []
+
+    def make_text_stream(loaded, settings):
+        def stream(batch, seed):
+            check_prompts(loaded.model, settings, batch)
+            prompts.append(written(loaded, batch))
+            return iter(["well"])
+
+        return stream
+
+    monkeypatch.setattr(chat, "make_text_stream", make_text_stream)
+    folder = str(GOLDEN / "llava")
+    turns = ["what?", "word " * 99, "an <image> more", "why?"]
+    generate.converse(generate.chat(folder, turns, files[:1], max_new_tokens=2))
+    shown = capsys.readouterr()
+    assert shown.out.split() == ["well", "well"]
+    first, second = shown.err.splitlines()
+    assert first.startswith("error: A prompt of ") and first.endswith("; this turn is left out.")
+    assert "its text has 2 <image> and it comes with 1 images; this turn is left" in second
+    assert "word" not in prompts[-1] and prompts[-1].endswith("well</s>USER: why? ASSISTANT:")
+    with pytest.raises(ValueError, match="No turn has an answer: see above"):
+        generate.converse(generate.chat(folder, turns[1:2]))
+    # What no other turn would change ends the command.
+    for settings, images, message in (
+        ({"temperature": -1.0}, [], "decode.temperature is -1.0"),
+        ({"max_new_tokens": 99}, [], "exceed the model's window"),
+        ({}, ["none.png"], "Cannot read the image 'none.png'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            next(generate.chat(folder, turns, images, **settings))
+    for tools, audio, message in (
+        (["crop"], ["a.wav"], "--audio is for the tools"),
+        (["speech"], [], "The tool 'speech' reads a recording"),
+        (["speech"], ["none.wav"], "There is no recording 'none.wav'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            generate.check_recordings(tools, audio)
+
+
 def test_tools_hear_the_recordings_and_see_the_images(monkeypatch, files):
     said = ["<tool hear>now</tool>", "well"]
     monkeypatch.setattr(chat, "make_text_stream", lambda *_: lambda *_: iter([said.pop(0)]))
@@ -124,7 +167,8 @@ def test_the_prompts_of_a_paligemma_and_of_a_llava(files):
     for prompt, images, words in (
         ("<image><image>", files[:1], "its text has 2 <image> and it comes with 1 images"),
         ("", [], "turn 0, by the user, is empty"),
-        ("a", ["none.png"], "Cannot read the image 'none.png'"),
+        ("a", ["none.png"], r"^Cannot read the image 'none.png': No such file or directory\.$"),
+        ("a", [__file__], r"test_conversation.py': [\d,]+ bytes that start .*\)\.$"),
     ):
         with pytest.raises(ValueError, match=words):
             turn = conversation.first_turn(prompt, len(images))

@@ -57,7 +57,12 @@ def test_what_the_command_refuses(photos):
         (("--labels=cat", f"--query_image={one}"), "either --labels"),
         (("--labels= , ",), "labels ' , ' are empty"),
         (("--labels=cat", "--threshold=2"), "--threshold is 2.0: use a number from 0 to 1"),
-        (("--query_image=none.png",), "no file 'none.png'"),
+        (
+            ("--query_image=none.png",),
+            "Cannot read the image 'none.png': No such file or directory.",
+        ),
+        ((f"--query_image={__file__}",), "test_detect.py': "),
+        (("--labels=cat", "--threshold=nan"), "error: --threshold is nan: give a finite number"),
         (("--labels=cat", f"--output={one}"), "is not a folder (File exists)"),
     ):
         done = run(one, *args)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 # The layers, lowest first. A module belongs to the longest entry that its name begins with, and
 # imports from its own entry and from those above it in this list.
 ORDER = """
+number
 config  batch  schedule  sharding  finite  microbatch_check
 storage
 system

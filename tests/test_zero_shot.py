@@ -92,7 +92,7 @@ def test_labels_and_templates_in_each_way_they_are_given(tmp_path):
             zero_shot.read_labels(empty)
     assert zero_shot.read_templates(["plain"]) == ("{}",)
     assert zero_shot.read_templates(["a {}", "the {}"]) == ("a {}", "the {}")
-    with pytest.raises(ValueError, match="holds one {} for the name"):
+    with pytest.raises(ValueError, match="has no {}, or several"):
         zero_shot.read_templates(["photos"])
 
 
@@ -159,6 +159,10 @@ def test_an_ensemble_of_models_says_how_far_they_disagree(tmp_path):
     entropy = -(p * np.log(p)).sum(1).mean(), -(p.mean(0) * np.log(p.mean(0))).sum()
     assert row["mutual_information"] == pytest.approx(entropy[1] - entropy[0], abs=1e-5)
     assert row["mutual_information"] > 0
+    opened = [open_embedder(model, sizes=(1,)) for model in (MODEL, other)]
+    zero_shot.check_different((MODEL, other), opened)
+    with pytest.raises(ValueError, match="are the same model: give each member .* once"):
+        zero_shot.check_different((MODEL, other, "link"), [*opened, opened[1]])
     done = run(tmp_path / "some", "--labels=dog,red", "--members", other, "--fit=a.json")
     assert done.returncode == 2 and "A calibration is of one model" in done.stderr
 
@@ -167,7 +171,7 @@ def test_files_that_are_no_calibration_are_refused(tmp_path):
     with pytest.raises(ValueError, match="There is no calibration"):
         zero_shot_calibration.load(tmp_path / "a.json")
     (tmp_path / "a.json").write_text('{"temperature": 0}')
-    with pytest.raises(ValueError, match="was not written by --fit: KeyError"):
+    with pytest.raises(ValueError, match="was not written by --fit: it has no 'threshold'"):
         zero_shot_calibration.load(tmp_path / "a.json")
     about = {"model": "x", "labels": ["dog"], "templates": ["{}"]}
     with pytest.raises(ValueError, match="is in the folder 'cat', which is none of the labels"):

@@ -18,6 +18,7 @@ def get_grid():
             f"{split}/{prefix}{metric}": f"{title}, {what}"
             for split, title in (
                 ("seen", "seen"),
+                ("phrasings", "phrasings"),
                 ("new_names", "new names"),
                 ("new_drawings", "new drawings"),
                 ("new_board", "new board"),

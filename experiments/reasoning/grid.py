@@ -15,6 +15,7 @@ def get_grid():
         "seeds": [0, 1, 2],
         "metrics": {
             "digits/accuracy": "accuracy",
+            "phrasings/accuracy": "phrasings",
             "digits/type_sum": "sums",
             "digits/steps_4/accuracy": "4 digits",
             "digits/majority_15/accuracy": "majority of 15",

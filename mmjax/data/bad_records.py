@@ -1,16 +1,18 @@
 """Bad records of user data: counted by kind, listed in a file, skipped up to a limit."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mmjax import storage
+from mmjax.data import cache
 from mmjax.data.transforms.decode import decode_image
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
@@ -18,6 +20,7 @@ from mmjax.storage import mirror
 from mmjax.workdir import jsonl
 
 LIST_NAME = "bad_records.jsonl"
+LOCK_NAME = f"{LIST_NAME}.lock"
 KINDS = {
     "unreadable_image": "unreadable images",
     "unreadable_video": "unreadable videos",
@@ -158,8 +161,8 @@ class FoundBad:
             self._keys.add(bad.key)
             count, known, total = len(self._keys), self._known, self._total
             if new:
-                folder.mkdir(parents=True, exist_ok=True)
-                jsonl.append(path, [_row(source, bad) | {_WHEN_READ: True}])
+                with _one_writer(path):
+                    jsonl.append(path, [_row(source, bad) | {_WHEN_READ: True}])
         what = f"{source}: {_named(bad)} is one of {count:,} {KINDS[bad.kind]} found when read"
         most = most_allowed(limit, total, "max_bad_records")
         if known + count > most:
@@ -192,15 +195,24 @@ def most_allowed(limit: int | float, total: int, setting: str) -> int:
     return limit
 
 
-def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
-    lines = []
-    if path.exists():
-        # Not by splitlines: a file of an earlier version may hold other line separators in a name.
-        text = path.read_text(encoding="utf-8", errors="replace")
-        lines = [x for x in text.split("\n") if x and not _is_of(x, source)]
-    lines += [jsonl.line(_row(source, b)) for b in bad]
-    if lines or path.exists():
+def _write_list(path: Path, bad: Sequence[BadRecord], source: str) -> None:
+    if not bad and not path.exists():
+        return
+    with _one_writer(path):
+        lines = []
+        if path.exists():
+            # Not by splitlines: a file of an earlier version may hold other line separators in a
+            # name.
+            text = path.read_text(encoding="utf-8", errors="replace")
+            lines = [x for x in text.split("\n") if x and not _is_of(x, source)]
+        lines += [jsonl.line(_row(source, b)) for b in bad]
         storage.write(path, "".join(line + "\n" for line in lines))
+
+
+def _one_writer(path: Path) -> contextlib.AbstractContextManager[None]:
+    """While inside no other process of this disk, and no other source of this one, changes the
+    list: a line added between another one's read and write would be lost."""
+    return cache.locked(path.with_name(LOCK_NAME))
 
 
 def _row(source: str, bad: BadRecord) -> dict[str, Any]:

@@ -164,6 +164,29 @@ def file_fault(root: Path, name: str, folders: bool = False) -> str | None:
     return None if there else f"there is no file {root / name}"
 
 
+def read(path: str | os.PathLike) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+      ValueError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        why = error.strerror or error
+        raise ValueError(f"Cannot read the image '{printable(path)}': {why}.") from None
+
+
+def read_checked(path: str | os.PathLike) -> bytes:
+    """As `read`, of an image that `check_image` allows."""
+    data = read(path)
+    try:
+        check_image(data)
+    except ValueError as error:
+        raise ValueError(f"Cannot read the image '{printable(path)}': {error}.") from None
+    return data
+
+
 def check_image(data: bytes) -> None:
     """Check an encoded image by its header, before it is decoded.
 

@@ -25,12 +25,13 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from mmjax import config as configs
-from mmjax.batch import check, to_device_dtypes
+from mmjax.batch import Batch, check, to_device_dtypes
 from mmjax.data.mixture import Mixture, rows_of
 from mmjax.process.printable import printable
 from mmjax.report import batch_page
@@ -65,13 +66,7 @@ def inspect(
     stream = experiment.training_batches(
         config, run.system, source, tokenizer, step - 1, (0, blocks)
     )
-    began, kept = time.perf_counter(), []
-    with contextlib.closing(stream):
-        kept.append(next(stream))
-        first = time.perf_counter() - began
-        while len(kept) < MOST_BATCHES and time.perf_counter() - began - first < seconds:
-            kept.append(next(stream))
-        taken = time.perf_counter() - began - first
+    kept, first, taken = _timed(stream, seconds)
     made = sum(len(batch["example_id"]) for batch in kept[1:])
     local = len(kept[0]["example_id"])
     which = f"all {local:,}" if blocks == 1 else f"the first {local:,} of {blocks * local:,}"
@@ -112,6 +107,17 @@ def inspect(
     print(f"page: {out}")
     for batch in kept:  # parts of a mixture may differ
         check(to_device_dtypes(batch), run.spec)
+
+
+def _timed(stream: Iterator[Batch], seconds: float) -> tuple[list[Batch], float, float]:
+    """Batches made for `seconds`, the time to the first of them, and that of all others."""
+    began, kept = time.perf_counter(), []
+    with contextlib.closing(stream):
+        kept.append(next(stream))
+        first = time.perf_counter() - began
+        while len(kept) < MOST_BATCHES and time.perf_counter() - began - first < seconds:
+            kept.append(next(stream))
+        return kept, first, time.perf_counter() - began - first
 
 
 def main() -> None:

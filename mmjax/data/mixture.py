@@ -128,8 +128,22 @@ def open_training(
             "config.data.cached_transform is for one source, and config.data.train is a mixture: "
             "give its parts a cached_transform each."
         )
+    parts, weights = _open_parts(train["parts"], whole, opening)
+    parts = _with_same_classes(parts, data.get("transform", ""))
+    weights = resolved(weights, parts, data.get("transform", ""))
+    check_weights(weights, list(weights))
+    for name, weight in weights.items():
+        if not any([weight] if is_number(weight) else [y for _, y in weight]):
+            _log.warning("part '%s' of the mixture has weight 0 at every step", name)
+    return Mixture(parts, [(0, weights)], whole)
+
+
+def _open_parts(
+    given: Mapping[str, Any], whole: bool, opening: Mapping[str, Any]
+) -> tuple[list[Part], dict[str, Any]]:
+    """The parts of `config.data.train.parts`, and their weights as they are set, by name."""
     parts, weights, opened = [], {}, {}
-    for name, settings in sorted(train["parts"].items()):
+    for name, settings in sorted(given.items()):
         where = f"config.data.train.parts.{name}"
         if not _is_section(settings):
             raise ValueError(f"{where} is {settings!r}: use a dict with a source.")
@@ -142,8 +156,7 @@ def open_training(
         same = str(settings["source"])
         try:
             if not whole or same not in opened:
-                given = settings["source"]
-                opened[same] = sources.open_source(given, **opening)
+                opened[same] = sources.open_source(settings["source"], **opening)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         source = opened[same]
@@ -154,13 +167,7 @@ def open_training(
         own |= {"batch_size": _rows(settings, where), "like": first}
         parts.append(Part(str(name), source, **own))
         weights[str(name)] = _plain(settings.get("weight", 1.0))
-    parts = _with_same_classes(parts, data.get("transform", ""))
-    weights = resolved(weights, parts, data.get("transform", ""))
-    check_weights(weights, list(weights))
-    for name, weight in weights.items():
-        if not any([weight] if is_number(weight) else [y for _, y in weight]):
-            _log.warning("part '%s' of the mixture has weight 0 at every step", name)
-    return Mixture(parts, [(0, weights)], whole)
+    return parts, weights
 
 
 def _rows(settings: Mapping[str, Any], where: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from mmjax import storage
-from mmjax.data.bad_records import LIST_NAME, BadRecord, allow, most_allowed
+from mmjax.data.bad_records import LIST_NAME, LOCK_NAME, BadRecord, allow, most_allowed
 from mmjax.data.cache import locked
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import (
@@ -86,7 +86,7 @@ def write_set(
 
 def _check_files(target: Path, extra: Sequence[str]) -> None:
     """Refuse a folder that contains files of something else."""
-    ours = (DATASET, SHARDS, LIST_NAME)
+    ours = (DATASET, SHARDS, LIST_NAME, LOCK_NAME)
     there = target.iterdir() if target.is_dir() else [target] if target.exists() else []
     for path in there:
         known = path.name in ours or path.name.endswith(tuple(extra))

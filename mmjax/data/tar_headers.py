@@ -156,17 +156,19 @@ def _verified(blocks: list[bytes], files: list[File]) -> Iterator[tuple[str, Fil
         return
     headers = np.frombuffer(b"".join(blocks), np.uint8).reshape(-1, BLOCK)
     # The sum of all bytes, with spaces in place of the sum itself.
-    field = headers[:, 148:156].astype(np.int64)
-    sums = headers.sum(1, dtype=np.int64) - field.sum(1) + 8 * 32
-    digits = field[:, :6] - ord("0")
-    usual = (digits >= 0).all(1) & (digits < 8).all(1) & (field[:, 6] == 0)
+    field = headers[:, 148:156]
+    sums = headers.sum(1, dtype=np.uint32) - field.sum(1, dtype=np.uint32) + 8 * 32
+    digits = field[:, :6] - ord("0")  # unsigned: less than "0" is more than 7
+    usual = (digits < 8).all(1) & (field[:, 6] == 0)
     for i in np.flatnonzero(~usual | (digits @ _WEIGHTS != sums)):
         _checked(blocks[i], files[i][0] - BLOCK)
-    names = headers[:, :100].copy()
+    # One column more than the longest name has, mostly.
+    width = min(100, 2 + int(headers[:, :100].any(0).nonzero()[0].max(initial=0)))
+    names = headers[:, :width].copy()
     if headers[:, 345].any() or ((names[:, :-1] == 0) & (names[:, 1:] != 0)).any():
         decoded = [os.fsdecode(_name(block, {}, None)) for block in blocks]
     else:
-        joined = b"\0".join(names.view("S100")[:, 0].tolist())
+        joined = b"\0".join(names.view(f"S{width}")[:, 0].tolist())
         decoded = joined.decode("utf-8", "surrogateescape").split("\0")
     named = zip(decoded, files, strict=True)
     # Before POSIX a folder was a file whose name ends in a slash.

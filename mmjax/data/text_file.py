@@ -87,6 +87,12 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
+def what_is_wrong(error: Exception) -> str:
+    """Why reading the values of a JSON file failed, as words: of what Python raises, the missing
+    key alone."""
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
 def is_text(text: str) -> bool:
     """Whether a text is one of Unicode: an escape in JSON may be half of a surrogate pair, as where
     a program cut a text within an emoji, which no tokenizer takes."""

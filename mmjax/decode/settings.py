@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 
 from mmjax.decode import logits as processors
+from mmjax.number import check_finite
 
 Processor = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -58,6 +59,7 @@ class Settings:
             if not ok:
                 raise ValueError(f"decode.{name} is {getattr(self, name)}: it must be {must}.")
 
+        check_finite(vars(self), "decode")
         for name in ("end_ids", "forbidden_ids"):
             need(isinstance(getattr(self, name), tuple), name, "a tuple of token ids")
             # Beam search would return a text once per copy of an end token.

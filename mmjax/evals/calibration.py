@@ -14,7 +14,10 @@ from mmjax.evals.metrics.selective import aurc
 from mmjax.evals.metrics.uncertainty import Fitted, confidences, fit, uncertainty_metrics
 from mmjax.evals.outputs import text_outputs
 from mmjax.evals.zero_shot import classification_metrics
+from mmjax.run.member import Member
 from mmjax.system import Variables
+
+_OF_METRICS = ("fit_source", "coverage", "bins")  # settings that change no score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,8 @@ class Calibrated(Evaluator):
       coverage: the fraction of examples that should get an answer.
       bins: of the calibration errors.
       members: workdirs of further runs, such as other seeds, of which each is evaluated with its
-        newest checkpoint; they may have other architectures, and have the same classes.
+        newest checkpoint, which the fingerprint of the results knows; they may have other
+        architectures, and have the same classes.
     """
 
     fit_source: Mapping[str, Any] | None = None
@@ -59,13 +63,30 @@ class Calibrated(Evaluator):
         given = super().settings()
         if not self.members:  # the fingerprint of results from before there were ensembles
             del given["members"]
-        return given
+            return given
+        return given | {"members": [each.identity for each in self._opened().values()]}
+
+    def _opened(self) -> dict[str, Member]:
+        """The members by their workdirs; each is opened once.
+
+        Raises:
+          ValueError: a member twice, also under two names.
+        """
+        opened = {workdir: self.runner.open_member(workdir) for workdir in self.members}
+        names: dict[str, str] = {}
+        for workdir, member in zip(self.members, map(opened.get, self.members)):
+            if member.digest in names:
+                raise ValueError(
+                    f"The members '{names[member.digest]}' and '{workdir}' have the same "
+                    "parameters: give each run once, or its part of the mean would be double."
+                )
+            names[member.digest] = workdir
+        return opened
 
     def check(self) -> dict[str, Any]:
         opened = super().check()
-        for member in self.members:
-            runner, _ = self.runner.open_member(member)
-            dataclasses.replace(self, runner=runner, members=()).check()
+        for member in self._opened().values():
+            dataclasses.replace(self, runner=member.runner, members=()).check()
         return opened
 
     def own_scores(
@@ -84,17 +105,28 @@ class Calibrated(Evaluator):
         """
         logits, labels, names = self.own_scores(variables, config)
         every = [logits]
-        for member in self.members:
-            runner, theirs = self.runner.open_member(member)
-            alone = dataclasses.replace(self, runner=runner, members=())
-            logits, _, other = alone.own_scores(theirs, config)
+        for workdir, member in self._opened().items():
+            logits, _, other = self._member_scores(variables, member, config or self.source)
             if list(other) != list(names):
                 raise ValueError(
-                    f"The member '{member}' has the classes {', '.join(other[:5])} ... and this "
+                    f"The member '{workdir}' has the classes {', '.join(other[:5])} ... and this "
                     f"run {', '.join(names[:5])} ...: an ensemble has the same ones, in one order."
                 )
             every.append(logits)
         return every, labels, names
+
+    def _member_scores(
+        self, variables: Variables, member: Member, config: Mapping[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Its `own_scores`, once for all that read them while these variables are evaluated."""
+        alone = dataclasses.replace(self, runner=member.runner, members=())
+        reads = {k: v for k, v in alone.settings().items() if k not in _OF_METRICS}
+        return self._once(
+            variables,
+            "member",
+            lambda: alone.own_scores(member.variables, config),
+            **{**reads, **member.identity, "source": config},
+        )
 
     def scores(
         self, variables: Variables, config: Mapping[str, Any] | None = None

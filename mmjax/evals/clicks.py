@@ -29,7 +29,7 @@ class Clicks(Evaluator):
         for batch in self._batches(source):
             iou = self.runner.apply(variables, batch, ["click_iou"])["click_iou"]
             rows = self.runner.gather({k: batch[k] for k in ("boxes_mask", "example_id")})
-            found.append(iou[rows["boxes_mask"] & (rows["example_id"] >= 0)[:, None]])
+            found.append(iou[rows["boxes_mask"] & (rows["example_id"] != -1)[:, None]])
             done = min(len(source), done + self.runner.batch_size)
             self.runner.progress("clicks", done, len(source))
         every = np.concatenate(found)

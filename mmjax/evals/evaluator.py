@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from mmjax.data.class_names import label_map, mapped
+from mmjax.data.sources.renumbered import renumbered
 from mmjax.evals.outputs import embed_images
 from mmjax.evals.zero_shot import Predictions, places
 from mmjax.run.evaluation import Runner
@@ -93,6 +94,13 @@ class Evaluator:
 
     def _open(self, config: Mapping[str, Any]) -> Any:
         return self.runner.open_source(config)
+
+    def _as_trained(self, source: Any) -> Any:
+        """The source, its labels as indices into the classes that the model was trained on."""
+        known = self.runner.class_names
+        if known is None or "label" not in self.runner.spec or source.class_names is None:
+            return source
+        return renumbered(source, known, "the training set")
 
     def _once(self, variables: Variables, what: str, make: Callable[[], T], **settings: Any) -> T:
         """`make()`, computed once for all evaluators whose source, transform and settings are the

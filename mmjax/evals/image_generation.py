@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from mmjax import storage
-from mmjax.data.sources.renumbered import renumbered
 from mmjax.data.sources.subset import Subset
 from mmjax.data.transforms.captions import captions_of
 from mmjax.embedder import Embedder, open_embedder
@@ -109,11 +108,7 @@ class ImageGeneration(Evaluator):
             )
 
     def _open(self, config: Mapping[str, Any]) -> Any:
-        """The source, its labels as indices into the classes that the model was trained on."""
-        source, known = super()._open(config), self.runner.class_names
-        if known is None or "label" not in self.runner.spec or source.class_names is None:
-            return source
-        return renumbered(source, known, "the training set")
+        return self._as_trained(super()._open(config))
 
     def _check_row(self, batch: Mapping[str, np.ndarray]) -> None:
         if "image" not in batch:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from mmjax import batch as batches
-from mmjax.data.sources.renumbered import renumbered
 from mmjax.evals.evaluator import Evaluator, Results
 from mmjax.system import Variables
 
@@ -25,10 +24,7 @@ class Loss(Evaluator):
     kind = "loss"
 
     def _open(self, config: Mapping[str, Any]) -> Any:
-        source, known = super()._open(config), self.runner.class_names
-        if known is None or "label" not in self.runner.spec or source.class_names is None:
-            return source
-        return renumbered(source, known, "the training set")
+        return self._as_trained(super()._open(config))
 
     def _check_row(self, batch: Mapping[str, np.ndarray]) -> None:
         batches.check(batches.to_device_dtypes(batch), self.runner.spec)

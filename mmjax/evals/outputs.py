@@ -66,7 +66,7 @@ def in_order(
     for batch, made in batches:
         known = runner.gather({k: batch[k] for k in _LABELS if k in batch and k not in made})
         rows_of = {**made, **known}
-        real = rows_of["example_id"] >= 0
+        real = rows_of["example_id"] != -1
         for name, rows in rows_of.items():
             parts.setdefault(name, []).append(np.asarray(rows)[real])
         done += int(real.sum())

@@ -48,6 +48,8 @@ def attend(
     offset: jax.Array | None = None,
     factor: jax.Array | None = None,
     zero_masked: bool = False,
+    scale: float | None = None,
+    cap: float | None = None,
     dtype="float32",
 ) -> tuple[jax.Array, jax.Array]:
     """softmax(query · key / sqrt(D) + bias) · value, logits and softmax in fp32.
@@ -60,6 +62,8 @@ def attend(
       offset: fp32, added to the weights [B, K, L, G, S].
       factor: fp32, multiplied with the weights [B, K, L, G, S], as in dropout.
       zero_masked: the weights of a fully masked query are 0; otherwise they are 1 / S.
+      scale: a factor of the logits in place of 1 / sqrt(D).
+      cap: the logits become cap · tanh(logits / cap), before bias and mask.
       dtype: of the weights in the product with the values.
 
     Returns:
@@ -69,12 +73,15 @@ def attend(
     # the cached values at every token. The scale is on the queries, the smaller array.
     heads = key.ndim - 2
     batch = (tuple(range(heads)),) * 2
-    query = query.transpose(0, 2, 1, 3, 4) * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    query = query.transpose(0, 2, 1, 3, 4) * jnp.asarray(scale, query.dtype)
     split = query.shape  # [B, K, L, G, D]
     query = query.reshape(*key.shape[:heads], -1, split[-1])
     logits = jax.lax.dot_general(
         query, key, (((heads + 1,), (heads + 1,)), batch), preferred_element_type=jnp.float32
     ).reshape(*split[:-1], -1)
+    if cap is not None:
+        logits = cap * jnp.tanh(logits / cap)
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)
     if visible is not None:
@@ -129,6 +136,7 @@ class Attention(nn.Module):
       cache_length: slots of the cache that the first call creates; 0: none, or it exists.
       rotary_magnitude: see `rotate`.
       dropout: of the weights; the caller sets it in training alone.
+      scale, logit_cap: scale and cap of `attend`.
 
     Raises:
       ValueError: head counts that do not divide, kv without `cross`, or `cross` without kv.
@@ -151,6 +159,8 @@ class Attention(nn.Module):
     out_init: Callable = nn.initializers.xavier_uniform()
     key_bias: bool = True
     dropout: float = 0.0
+    scale: float | None = None
+    logit_cap: float | None = None
 
     @nn.compact
     def __call__(
@@ -193,6 +203,7 @@ class Attention(nn.Module):
             def result(query, key, value, visible, bias, factor):
                 options = {"offset": offset, "zero_masked": self.cross, "dtype": dtype}
                 options |= {"visible": visible, "bias": bias, "factor": factor}
+                options |= {"scale": self.scale, "cap": self.logit_cap}
                 y, weights = attend(query, key, value, **options)
                 if sows:
                     weights = rearrange(weights, "b k l g s -> b (k g) l s")
@@ -200,7 +211,7 @@ class Attention(nn.Module):
                 return y
 
             weights = query[..., 0].size * key.shape[-2]  # of an unknown batch size in an export
-            many = platform.current().attends_by_head and weights >= MANY
+            many = platform.current().attends_by_head and weights >= MANY and self._is_plain
             factor = self._dropped(query, key) if self.dropout else None
             if many and visible is None and bias is None and factor is None and not sows:
                 y = attend_by_head(query, key, value, dtype)
@@ -317,11 +328,16 @@ class Attention(nn.Module):
 
     # ---- as one kernel
 
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the weights are softmax(query · key / sqrt(D)), as in the faster programs."""
+        return self.scale is None and self.logit_cap is None
+
     def _is_fused(self, q, kv, mask, bias) -> bool:
         """Whether the TPU kernel takes this call."""
-        if not platform.current().fused_attention or bias is not None or self._keeps():
+        if not (platform.current().fused_attention and self._is_plain) or bias is not None:
             return False
-        if self.is_mutable_collection("intermediates") or self.dropout:
+        if self._keeps() or self.is_mutable_collection("intermediates") or self.dropout:
             return False
         if mask is not None and mask.ndim == 3 and mask.shape[1] > 1:
             return False  # a mask per query

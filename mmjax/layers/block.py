@@ -43,7 +43,8 @@ class Block(nn.Module):
       mlp_dim: hidden units; 0: no MLP.
       branches: residual branches of the whole stack, for the initial scale of their last maps.
       kv_heads, head_dim, causal: of self-attention, see `Attention`.
-      norm: "pre", x + branch(norm(x)), or "post", norm(x + branch(x)); "between": as "pre", but the
+      norm: "pre", x + branch(norm(x)), or "post", norm(x + branch(x)); "both", x + norm(branch(
+        norm(x))) (Gemma Team 2024, arXiv 2408.00118, section 2); "between": as "pre", but the
         MLP's norm is of the residual stream itself, x = norm(x); x + mlp(x) (Hassani et al. 2021,
         SHI-Labs/Compact-Transformers, utils/transformers.py, TransformerEncoderLayer).
       norm_kind: "layer" or "rms".
@@ -60,6 +61,7 @@ class Block(nn.Module):
         `Attention`.
       attention_dropout: of the attention weights in training.
       cache_length, rotary_magnitude: see `Attention`.
+      attention_scale, logit_cap: scale and logit_cap of self-attention, see `Attention`.
 
     Initial standard deviations: with norm "pre", width^-1/2 in attention, and smaller by
     branches^-1/2 in the last map of each branch, as in openai/CLIP (model.py,
@@ -93,6 +95,8 @@ class Block(nn.Module):
     rotary_magnitude: float = 1.0
     key_bias: bool = True
     attention_dropout: float = 0.0
+    attention_scale: float | None = None
+    logit_cap: float | None = None
 
     @nn.compact
     def __call__(
@@ -172,6 +176,8 @@ class Block(nn.Module):
             **inits,
             key_bias=self.key_bias,
             dropout=self.attention_dropout if self.train else 0.0,
+            scale=None if cross else self.attention_scale,
+            logit_cap=None if cross else self.logit_cap,
             name="attention",
         )
 
@@ -190,6 +196,11 @@ class Block(nn.Module):
 
     def _add(self, x, branch, name, drop_rate, attends):
         """Add a branch to x; `attends` [B, L, 1]: the tokens that the branch may change."""
+        if self.norm == "both":
+            dtype = activation_dtype(self.dtype)
+            branch = norm_class(self.norm_kind)(self.epsilon, dtype, name=f"norm_{name}_out")(
+                branch
+            )
         if self.scale == "tanh":
             gate = param(self, f"gate_{name}", nn.initializers.zeros, (), ())
             branch = branch * jnp.tanh(gate).astype(branch.dtype)

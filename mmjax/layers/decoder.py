@@ -61,8 +61,12 @@ class Decoder(nn.Module):
       rope_scaling: of rotary positions, see `rotary.frequencies`; None: not scaled.
       embedding_norm: normalize the embedded tokens, with their positions, before the first layer.
       post_norm: norms after the residual branches and none at the end, as in BERT; see `Block`.
+      branch_norm: norms of the results of the branches too, as in Gemma 2: `Block.norm` "both".
+      query_dim: the logits of attention are query · key / sqrt(query_dim); None: of head_dim.
+      attention_cap: a cap of these logits, see `attend`; None: none.
       sliding_window: a token attends to itself and to the tokens before it, that many in all
         (Jiang et al. 2023, arXiv 2310.06825, section 2); None: to all before it.
+      windowed: of each layer, whether it has the sliding window; (): all have it.
       cross_every: layers per group; the last layer of each group attends to the context; 0: none.
       final_norm: apply a norm at the end, unless post_norm is set.
       cross_gated: Flamingo's gated layers before those layers, instead of cross-attention inside
@@ -96,9 +100,13 @@ class Decoder(nn.Module):
     positions: str = "learned"
     embedding_norm: bool = False
     post_norm: bool = False
+    branch_norm: bool = False
+    query_dim: float | None = None
+    attention_cap: float | None = None
     rope_base: float = 10_000.0
     rope_scaling: Mapping[str, Any] | None = None
     sliding_window: int | None = None
+    windowed: Sequence[bool] = ()
     cross_every: int = 0
     cross_gated: bool = False
     cross_block: bool = False
@@ -135,7 +143,8 @@ class Decoder(nn.Module):
           packs: [B, L] int32, the text of a row that each token belongs to, in ascending order: a
             token attends to its own text alone, whose positions begin at 0. Not while decoding.
           prefix: [B, L] bool, true on tokens that attend to one another whatever their order, and
-            that all later ones see (Raffel et al. 2020, arXiv 1910.10683, section 3.2.1).
+            that all later ones see (Raffel et al. 2020, arXiv 1910.10683, section 3.2.1); a sliding
+            window is one of what follows the prefix.
           cache_length: slots of the cache that the call creates, where `cache` is mutable.
         """
         batch, length, width = x.shape
@@ -173,7 +182,7 @@ class Decoder(nn.Module):
         groups, block = self.depth // size, self._block(head_dim, train, cache_length)
         block |= {"causal": prefix is None}
         packing = is_packing(self) or self.has_variable("packed", "stack")
-        if is_decoding(self) and (platform.current().layers_apart or packing):
+        if packing or (is_decoding(self) and platform.current().layers_apart):
             layers = DecodingStack(size, cross, block, groups, name="stack")
         else:
             layers = nn.map_variables(
@@ -183,16 +192,23 @@ class Decoder(nn.Module):
                 trans_out_fn=lambda tree: join_depth(tree, size),
                 init=self.is_initializing(),
             )(size, cross, block, name="stack")
-        visible = self._in_window(seen, positions, key_positions)
-        visible = _between(visible, packs, prefix)
-        own = {"mask": visible, "angles": angles, "slot": slot}
+        pair, between = (positions, key_positions), (packs, prefix)
+        window = self.sliding_window
+        windows = window is not None and window < seen.shape[1]
+        near = _between(self._in_window(seen, *pair) if windows else seen, seen, *between)
+        own = {"mask": near, "angles": angles, "slot": slot}
         shared = {"own": own, "context": {"context": context, "context_mask": context_seen}}
         kinds = None
         if self.patterns:
             names = sorted(set(self.patterns))
-            kinds = np.asarray([names.index(x) for x in self.patterns], np.int32)
-            kinds = kinds.reshape(groups, size)
-            shared["masks"] = self._masks(names, visible, positions, key_positions)
+            kinds = [names.index(x) for x in self.patterns]
+            shared["masks"] = self._masks(names, near, *pair)
+        elif self.windowed and windows:
+            kinds = self.windowed
+            whole = _per_query(_between(seen, seen, *between))
+            shared["masks"] = jnp.stack(jnp.broadcast_arrays(whole, near))
+        if kinds is not None:
+            kinds = np.asarray(kinds, np.int32).reshape(groups, size)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x, _ = layers(shard(x, "batch", "length", "act_embed"), shared, kinds)
 
@@ -232,6 +248,9 @@ class Decoder(nn.Module):
             )
         if self.patterns:
             check_patterns(self.patterns, self.depth)
+        if self.post_norm and self.branch_norm:
+            raise ValueError("A decoder has post_norm and branch_norm: unset one of them.")
+        self._check_windowed()
         if is_decoding(self) and not (cache_length or self.has_variable("cache", "slot")):
             raise ValueError("A decoder whose cache is mutable needs cache_length, or a cache.")
         if cache_length and length > cache_length:
@@ -245,16 +264,26 @@ class Decoder(nn.Module):
                 "model.text.length and the length in tokenize() to the same value."
             )
 
+    def _check_windowed(self) -> None:
+        if not self.windowed:
+            return
+        if len(self.windowed) != self.depth:
+            raise ValueError(
+                f"windowed of a decoder has {len(self.windowed)} values and depth is {self.depth}: "
+                "give one for each layer."
+            )
+        if self.sliding_window is None or self.patterns:
+            has = "patterns" if self.patterns else "no sliding_window"
+            raise ValueError(f"A decoder has windowed and {has}: unset windowed.")
+
     def _in_window(self, seen, positions, key_positions):
-        """The attention mask: `seen` [B, S], or, with a shorter window, [B, L, S]."""
-        window = self.sliding_window
-        if window is None or window >= seen.shape[1]:
-            return seen
-        return seen[:, None] & (key_positions[:, None] > positions[:, :, None] - window)
+        """The attention mask of a window, [B, L, S]: `seen` [B, S], and near enough."""
+        near = key_positions[:, None] > positions[:, :, None] - self.sliding_window
+        return seen[:, None] & near
 
     def _masks(self, names, visible, positions, key_positions) -> jax.Array:
         """The attention mask `visible` with each of these patterns, [P, B, L, S]."""
-        visible = visible[:, None] if visible.ndim == 2 else visible
+        visible = _per_query(visible)
         pair = positions[:, :, None], key_positions[:, None]
         rows, columns = self.grid
         place = self.length - rows * columns, columns, self.kernel
@@ -291,7 +320,7 @@ class Decoder(nn.Module):
             "heads": self.heads,
             "mlp_dim": self.mlp_dim,
             "branches": 2 if self.post_norm else 2 * self.depth,
-            "norm": "post" if self.post_norm else "pre",
+            "norm": "post" if self.post_norm else "both" if self.branch_norm else "pre",
             "kv_heads": self.kv_heads,
             "head_dim": head_dim,
             "norm_kind": self.norm,
@@ -305,6 +334,8 @@ class Decoder(nn.Module):
             "train": train,
             "cache_length": cache_length,
             "rotary_magnitude": self._magnitude(head_dim),
+            "attention_scale": None if self.query_dim is None else self.query_dim**-0.5,
+            "logit_cap": self.attention_cap,
         }
 
     def _magnitude(self, head_dim: int) -> float:
@@ -344,16 +375,24 @@ def packed_positions(mask: jax.Array, packs: jax.Array) -> jax.Array:
     return count - jax.lax.cummax(jnp.where(begins, count, 0), axis=1)
 
 
-def _between(visible: jax.Array, packs: jax.Array | None, prefix: jax.Array | None) -> jax.Array:
+def _per_query(visible: jax.Array) -> jax.Array:
+    """A mask [B, S] as [B, 1, S]; [B, L, S] as it is."""
+    return visible[:, None] if visible.ndim == 2 else visible
+
+
+def _between(
+    visible: jax.Array, seen: jax.Array, packs: jax.Array | None, prefix: jax.Array | None
+) -> jax.Array:
     """`visible`, [B, S] or [B, L, S], restricted to the texts of packed rows, and to what is seen
-    of a prefix."""
+    of a prefix, whose tokens attend to all of it that is in `seen` [B, S]."""
     if packs is None and prefix is None:
         return visible
-    visible = visible[:, None] if visible.ndim == 2 else visible
-    if packs is not None:
-        visible = visible & (packs[:, :, None] == packs[:, None])
+    visible = _per_query(visible)
     if prefix is not None:
         place = jnp.arange(prefix.shape[1])
         past = place[None, None] <= place[None, :, None]
-        visible = visible & (past | (prefix[:, None] & prefix[:, :, None]))
+        mutual = prefix[:, None] & prefix[:, :, None] & seen[:, None]
+        visible = (visible & past) | mutual
+    if packs is not None:
+        visible = visible & (packs[:, :, None] == packs[:, None])
     return visible

@@ -10,11 +10,11 @@ from mmjax.layers.patch_embed import PatchEmbed, check_divides
 from mmjax.layers.pixels import normalize
 from mmjax.layers.position import LearnedGrid
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.sizes import height_width
+from mmjax.layers.sizes import TrainSize
 from mmjax.sharding import shard
 
 
-class PaddedPatches(nn.Module):
+class PaddedPatches(TrainSize, nn.Module):
     """Images [B, H, W, 3] -> a class token and patch tokens [B, 1 + P, width], mask [B, 1 + P].
 
     The position table is resized to the valid grid of each image, bilinearly with aligned corners;
@@ -41,9 +41,9 @@ class PaddedPatches(nn.Module):
     dtype: str = "float32"
 
     @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of `image_size`."""
-        return height_width(self.image_size)
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches of an image of `train_size`."""
+        return tuple(side // self.patch_size for side in self.train_size)
 
     @nn.compact
     def __call__(
@@ -54,8 +54,8 @@ class PaddedPatches(nn.Module):
         Args:
           size: [B, 2] int32, height and width of the valid pixels at the top left; None: all.
         """
-        sides, patch = self.train_size, self.patch_size
-        check_divides(sides, patch)
+        patch = self.patch_size
+        check_divides(self.train_size, patch)
         image = shard(image, "batch", "height", "width", "channels")
         x = normalize(image, self.image_mean, self.image_std)
         if size is not None:
@@ -67,8 +67,7 @@ class PaddedPatches(nn.Module):
         if size is not None:
             covered = -(-size // patch)
             mask = inside(covered, grid)
-        stored = tuple(side // patch for side in sides)
-        position = LearnedGrid(stored, self.width, "corners", name="position")(grid, covered)
+        position = LearnedGrid(self.grid, self.width, "corners", name="position")(grid, covered)
         x = x + (position if covered is not None else position[None]).astype(x.dtype)
         x, mask = rearrange(x, "b h w d -> b (h w) d"), rearrange(mask, "b h w -> b (h w)")
         if train and self.max_patches is not None and self.max_patches < x.shape[1]:

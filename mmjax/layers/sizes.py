@@ -90,3 +90,12 @@ def image_tower_sizes(tower: Any, where: str) -> dict[str, int]:
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of an image size; a single number means a square image."""
     return (size, size) if isinstance(size, int) else tuple(size)
+
+
+class TrainSize:
+    """A module with the field `image_size`, the size of the images in training."""
+
+    @property
+    def train_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return height_width(self.image_size)

@@ -1,7 +1,6 @@
 """All masks of an image, from a grid of points."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from mmjax.data import rle
 from mmjax.masks import rules
 from mmjax.masks.segmenter import Prompt, Segmenter
+from mmjax.number import check_finite
 
 MOST_POINTS, MOST_LAYERS = 1024, 4  # a point of every pixel that the model reads; 341 crops
 
@@ -40,6 +40,7 @@ class Settings:
 
     def check(self) -> None:
         """Raise ValueError for settings out of range."""
+        check_finite(vars(self), "masks")
         grid = 1 <= self.points <= MOST_POINTS and 0 <= self.crop_layers <= MOST_LAYERS
         if not grid or self.at_once < 1 or not 0 <= self.overlap < 1:
             raise ValueError(
@@ -47,11 +48,10 @@ class Settings:
                 f"that overlap by {self.overlap:g}, {self.at_once} points at once: use 1 to "
                 f"{MOST_POINTS}, 0 to {MOST_LAYERS}, from 0 to below 1, and at least 1."
             )
-        if not (self.iou < math.inf and 0 <= self.stability <= 1 and 0 <= self.overlap_iou <= 1):
+        if not (0 <= self.stability <= 1 and 0 <= self.overlap_iou <= 1):
             raise ValueError(
-                f"The smallest predicted IoU is {self.iou:g}, the smallest stability "
-                f"{self.stability:g} and the largest IoU of two boxes {self.overlap_iou:g}: the "
-                "first is a number, the others are from 0 to 1."
+                f"The smallest stability is {self.stability:g} and the largest IoU of two boxes "
+                f"{self.overlap_iou:g}: both are from 0 to 1."
             )
 
 

@@ -12,7 +12,7 @@ from einops import rearrange
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import class_head
-from mmjax.layers.norm import LayerNorm, unit_length
+from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
 from mmjax.losses.masked import distilled_ids, mask_words
 from mmjax.losses.matching import check_group, check_negatives, hard_negatives, take_rows
@@ -22,6 +22,7 @@ from mmjax.models.aligned_pairs import check_settings, contrast, keys_of, matchi
 from mmjax.models.build import build
 from mmjax.models.grounded_text import GroundedText
 from mmjax.models.vit import ViT
+from mmjax.sample.rows import numbered
 from mmjax.schedule import Schedule, schedule
 from mmjax.system import Context, Memory, Outputs, System, Terms
 
@@ -88,7 +89,7 @@ class ALBEF(nn.Module):
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         outputs, image, text, words = {}, None, None, self.text_tower(name="text")
         if "image" in batch or "image_tokens" in batch:
-            image = self._image_tokens(batch, train)
+            image = captioner.normed_tokens(self, batch, train)
             outputs |= self._embed(image, "image")
             outputs["image_tokens"] = image.astype(jnp.float32)
         if "text" in batch:
@@ -99,14 +100,6 @@ class ALBEF(nn.Module):
         if image is not None and text is not None:
             outputs |= self._fuse(words, batch, outputs, image, text, corrupted, train)
         return outputs
-
-    def _image_tokens(self, batch: Batch, train: bool) -> jax.Array:
-        """All tokens of the image, normalized."""
-        if "image_tokens" in batch:
-            return batch["image_tokens"]
-        tower = self.image_tower(name="image")
-        x = tower(batch, train=train)["image_tokens"]
-        return LayerNorm(tower.norm_epsilon, self.dtype, name="image_norm")(x)
 
     def _embed(self, tokens: jax.Array, name: str) -> dict[str, jax.Array]:
         """Class token [B, width] and its embedding [B, embed_dim] of unit length, in fp32."""
@@ -209,7 +202,7 @@ def corrupt(model: ALBEF, rate: float, batch: Batch, context: Context) -> Batch:
     """The batch with `negative_draws` [B, 2] and, if the model predicts words, `text_corrupted` and
     `text_masked` [B, L]: BERT's corruption, of any token but the first."""
     text = model.text_tower(parent=None)
-    words, negatives = (_keys(context.rng, i) for i in range(2))
+    words, negatives = (numbered(context.rng, i) for i in range(2))
     batch = {
         **batch,
         "negative_draws": jax.vmap(lambda key: jax.random.uniform(key, (2,)))(negatives),
@@ -220,10 +213,6 @@ def corrupt(model: ALBEF, rate: float, batch: Batch, context: Context) -> Batch:
     sizes = {"vocab_size": text.vocab_size, "mask_id": text.mask_token, "rate": rate}
     corrupted, masked = mask_words(batch["text"], maskable, words, **sizes)
     return {**batch, "text_corrupted": corrupted, "text_masked": masked}
-
-
-def _keys(rng: jax.Array, purpose: int) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(rng, purpose)
 
 
 def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.batch import Batch
+from mmjax.config import check_type
 from mmjax.losses.matching import matching_loss
 from mmjax.losses.momentum_contrast import batch_keys, momentum_contrast, queue_of
 from mmjax.models import clip
@@ -14,6 +15,8 @@ from mmjax.system import Context, Outputs, Terms, Weighted
 def check_settings(alpha: Schedule, queue_size: int, chunk_size: int) -> None:
     """Raise ValueError for settings of `config.loss` that are out of range."""
     check_schedule(alpha, "config.loss.alpha", 0.0, 1.0)
+    check_type(queue_size, int, "config.loss.queue_size")
+    check_type(chunk_size, int, "config.loss.chunk_size")
     if queue_size < 0 or chunk_size < 0:
         raise ValueError(
             f"config.loss has queue_size {queue_size} and chunk_size {chunk_size}: use 0 or more."

@@ -20,7 +20,7 @@ from mmjax.layers.sizes import decode_variant, resolve
 from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
 from mmjax.models.classification import classification
-from mmjax.models.tower import learned_token, tower_blocks
+from mmjax.models.tower import Tower, learned_token, tower_blocks
 from mmjax.sharding import shard
 from mmjax.system import System
 
@@ -32,7 +32,7 @@ KEYWORD_SIZES = {
 }
 
 
-class AudioClassifier(nn.Module):
+class AudioClassifier(Tower):
     """batch["audio"] [B, frames, bins] -> audio_features [B, width], logits [B, num_classes].
 
     The defaults are those of AST; a Keyword Transformer has one patch per frame, norms behind the
@@ -40,8 +40,8 @@ class AudioClassifier(nn.Module):
     head.
 
     Attributes:
-      variant: "B" or another size of a ViT, or "KWT-1" to "KWT-3"; width, depth, heads and mlp_dim
-        override it.
+      variant: "B" or another size of a ViT, or "KWT-1" to "KWT-3"; for it and what is not named
+        here see `Tower`.
       frames, bins: of the spectrograms in training; sets the stored grid of positions.
       patch_size, stride: (frames, bins) of a patch, and from one to the next; what does not fill a
         patch at the end is dropped.
@@ -57,26 +57,15 @@ class AudioClassifier(nn.Module):
     2104.00769), section 2, and ARM-software/keyword-transformer.
     """
 
-    variant: str | None = None
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    mlp_dim: int | None = None
     frames: int = 1024
     bins: int = 128
     patch_size: tuple[int, int] = (16, 16)
     stride: tuple[int, int] = (10, 10)
     norm: str = "pre"
-    norm_epsilon: float = 1e-6
     qkv_bias: bool = True
     distillation: bool = True
     head_norm: bool = True
-    activation: str = "gelu"
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    remat: str = "none"
     num_classes: int | None = None
-    dtype: str = "float32"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -107,8 +96,7 @@ class AudioClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
-        sizes = self.sizes
-        width, stream = sizes["width"], activation_dtype(self.dtype)
+        width, stream = self.sizes["width"], activation_dtype(self.dtype)
 
         # ---- patches to tokens, with their positions
         audio = shard(batch["audio"], "batch", "length", None)
@@ -125,7 +113,7 @@ class AudioClassifier(nn.Module):
         x = shard(x, "batch", "length", "act_embed")
 
         # ---- blocks
-        x = tower_blocks(self, sizes, norm=self.norm, qkv_bias=self.qkv_bias)(x, train=train)
+        x = tower_blocks(self, norm=self.norm, qkv_bias=self.qkv_bias)(x, train=train)
 
         # ---- one vector, and the head
         x = x[:, : len(names)]

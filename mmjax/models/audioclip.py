@@ -16,7 +16,7 @@ from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
 from mmjax.losses.contrastive import CHUNK_SIZE, MEMORY_MB, contrastive_loss
 from mmjax.models.audio_classifier import AudioClassifier
-from mmjax.models.build import build
+from mmjax.models.build import build, of_kind
 from mmjax.models.clip import (
     IMAGE_TOWERS,
     TEXT_TOWERS,
@@ -65,22 +65,18 @@ class AudioCLIP(nn.Module):
 
     def audio_tower(self, **kwargs) -> ESResNeXt | AudioClassifier:
         """The audio tower that `audio` describes."""
-        return self._tower(AUDIO_TOWERS, self.audio, "esresnext", "config.model.audio", **kwargs)
+        fields = {"dtype": self.dtype, "kind": "esresnext", **self.audio}
+        return of_kind(AUDIO_TOWERS, fields, "config.model.audio", **kwargs)
 
     def image_tower(self, **kwargs) -> nn.Module:
         """The image tower that `image` describes."""
-        return self._tower(IMAGE_TOWERS, self.image, "resnet", "config.model.image", **kwargs)
+        fields = {"dtype": self.dtype, "kind": "resnet", **self.image}
+        return of_kind(IMAGE_TOWERS, fields, "config.model.image", **kwargs)
 
     def text_tower(self, **kwargs) -> nn.Module:
         """The text tower that `text` describes."""
-        return self._tower(TEXT_TOWERS, self.text, "transformer", "config.model.text", **kwargs)
-
-    def _tower(self, kinds, fields, default, where, **kwargs) -> nn.Module:
-        fields = {"dtype": self.dtype, "kind": default, **fields}
-        kind = fields.pop("kind")
-        if kind not in kinds:
-            raise ValueError(f"{where}.kind is '{kind}'; use one of {sorted(kinds)}.")
-        return kinds[kind](**check_kwargs(kinds[kind], fields, where), **kwargs)
+        fields = {"dtype": self.dtype, "kind": "transformer", **self.text}
+        return of_kind(TEXT_TOWERS, fields, "config.model.text", **kwargs)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:

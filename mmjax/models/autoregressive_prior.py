@@ -1,6 +1,7 @@
 """The autoregressive prior of DALL-E 2: from a text to the codes of an image's embedding."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,11 +17,12 @@ from mmjax.layers.norm import unit_length
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.principal import PrincipalCodes, bucket, fitted
 from mmjax.layers.token_embed import TokenEmbed
+from mmjax.models.prior_transformer import Prior
 from mmjax.sample.rows import numbered
 from mmjax.system import BUFFERS, Context, Memory, Outputs, Terms, Variables, Weighted
 
 
-class AutoregressivePrior(nn.Module):
+class AutoregressivePrior(Prior):
     """The codes of the principal components of an image embedding, of a CLIP, one after another.
 
     A causal transformer over the text's tokens, its embedding, the dot product of the two
@@ -33,9 +35,7 @@ class AutoregressivePrior(nn.Module):
     While decoding (mmjax/layers/decoder.py) the first call reads the batch with `dot` in place of
     image_embed, the others a code in batch["text"] [B, 1]; it gives next_logits.
 
-    Attributes:
-      embed_dim: E; text_width: C; length: L.
-      width, depth, heads, mlp_dim: of the transformer.
+    Attributes: those of `Prior` (embed_dim: E; text_width: C; length: L), and
       components: K; buckets: of each, and of the dot product.
       examples: embeddings of training from which the components are found; until then nothing is
         learned.
@@ -43,19 +43,9 @@ class AutoregressivePrior(nn.Module):
     Source: Ramesh et al. 2022 (arXiv 2204.06125), section 2.2.
     """
 
-    embed_dim: int
-    text_width: int
-    length: int
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int | None = None
     components: int = 319
     buckets: int = 1024
     examples: int = 10_000
-    dropout: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
 
     @property
     def before(self) -> int:
@@ -155,6 +145,35 @@ def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
         "text_cosine": Weighted(text, has_image * has_text),
         "kept_variance": book["kept"],
     }
+
+
+def check_source(model: AutoregressivePrior, updates: int, batch_size: int, source: Any) -> None:
+    """`System.check_source`: the components can be found, and what follows them is trained.
+
+    Args:
+      updates: of the whole run.
+
+    Raises:
+      ValueError: as many components as embeddings or more (n of them span n - 1 directions), or a
+        run that ends before the components are found.
+    """
+    settings, count = "config.model.prior", model.components
+    if model.examples <= count:
+        raise ValueError(
+            f"{settings}.components is {count}, to be found from {settings}.examples, "
+            f"{model.examples} embeddings: set more examples than components."
+        )
+    if not hasattr(source, "index_at") and source.ready <= count:
+        raise ValueError(
+            f"{settings}.components is {count} and {source.name} has {source.ready} examples, "
+            f"whose embeddings have fewer directions: set it to at most {source.ready - 1}."
+        )
+    if updates * batch_size <= model.examples:
+        raise ValueError(
+            f"{settings}.examples is {model.examples:,} and the run sees "
+            f"{updates * batch_size:,}, config.total_steps times config.batch_size: nothing is "
+            "learned before the components are found; train longer or set fewer examples."
+        )
 
 
 def remember(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.batch import Batch, Spec
-from mmjax.config import check_kwargs
+from mmjax.config import check_kwargs, check_type
 from mmjax.decode import texts
 from mmjax.decode.ctc import make_ctc
 from mmjax.decode.generate import Generated
@@ -35,7 +35,7 @@ from mmjax.losses.captioning import captioning_loss
 from mmjax.losses.ctc import ctc_labels, ctc_loss, needed_frames
 from mmjax.models import language
 from mmjax.models.build import build
-from mmjax.models.text_decoder import GeneratesText, TextDecoder, make_text_decoder
+from mmjax.models.text_decoder import GeneratesText, TextDecoder, decode_text, make_text_decoder
 from mmjax.sharding import shard
 from mmjax.system import Context, Outputs, System, Terms
 
@@ -137,14 +137,7 @@ class AudioVisualSpeech(GeneratesText, nn.Module):
             )
         if "text" not in batch:
             return outputs
-        return outputs | self.text_decoder(name="text")(
-            batch["text"],
-            batch.get("text_mask"),
-            context=context,
-            context_mask=mask,
-            train=train,
-            cache_length=cache_length,
-        )
+        return outputs | decode_text(self, batch, context, mask, train, cache_length)
 
     def _encode(self, modality: str, batch: Batch, train: bool) -> Stream:
         """The modality's encoded frames at 25 Hz."""
@@ -295,6 +288,7 @@ def spec(model: AudioVisualSpeech) -> Spec:
         arrays["audio"] = (frames, model.audio["mels"]), jnp.float32
         arrays["audio_mask"] = (frames,), jnp.bool_
     if model.video is not None:
+        check_type(model.video["size"], tuple[int, int], "config.model.video.size")
         arrays["video"] = (model.frames, *model.video["size"], 3), jnp.uint8
         arrays["video_mask"] = (model.frames,), jnp.bool_
     made = {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

@@ -7,23 +7,21 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.batch import Batch
-from mmjax.layers.bert_embed import BertEmbed
 from mmjax.layers.linear import Linear
 from mmjax.layers.pooling import check_pool, pool_tokens
-from mmjax.layers.transformer import Transformer
+from mmjax.models.encoder import BertEncoder
 
 DENSE = {"identity": lambda x: x, "relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": jnp.tanh}
 POOLS = ("cls", "end", "max", "mean", "mean_sqrt", "pooler", "weighted_mean")
 
 
-class BERT(nn.Module):
+class BERT(BertEncoder):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width].
 
     Also gives text_tokens [B, L, width]. A batch may have `text_segment` [B, L] int32, the sentence
     of a pair that each token belongs to; by default all belong to the first.
 
-    Attributes:
-      length: maximum tokens of a text.
+    Attributes: those of `BertEncoder`, and
       segments: number of segment embeddings.
       pool: "cls" (the first token), "pooler", or over tokens that are not padding: "mean",
         "mean_sqrt", "weighted_mean", "max" or "end"; see `pool_tokens`.
@@ -39,22 +37,11 @@ class BERT(nn.Module):
     Sentence-BERT, Reimers and Gurevych 2019 (arXiv 1908.10084), section 3, and its library.
     """
 
-    vocab_size: int
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int
-    length: int
     segments: int = 2
     pool: str = "pooler"
     pooler: bool = True
     dense: Sequence[tuple[int, str, bool]] = ()
     position_pad: int | None = None
-    norm_epsilon: float = 1e-12
-    activation: str = "gelu"
-    dropout: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
@@ -67,31 +54,10 @@ class BERT(nn.Module):
                     f"config.model.text.dense has '{activation}'; use one of {sorted(DENSE)}."
                 )
         text, mask = batch["text"], batch.get("text_mask")
-        embed = BertEmbed(
-            self.vocab_size,
-            self.width,
-            self.length,
-            self.segments,
-            self.position_pad,
-            self.norm_epsilon,
-            self.dropout,
-            self.dtype,
-        )
+        embed = self.embeddings(self.segments, position_pad=self.position_pad)
         nn.share_scope(self, embed)  # its tables are parameters of the encoder
         x = embed(text, batch.get("text_segment"), train=train)
-
-        x = Transformer(
-            depth=self.depth,
-            heads=self.heads,
-            mlp_dim=self.mlp_dim,
-            norm="post",
-            activation=self.activation,
-            dropout=self.dropout,
-            remat=self.remat,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            name="encoder",
-        )(x, mask, train=train)
+        x = self.blocks(self.depth, "encoder", norm="post")(x, mask, train=train)
 
         # ---- one vector
         outputs, init = {"text_tokens": x}, nn.initializers.normal(0.02)

@@ -12,7 +12,7 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.attention import is_decoding
 from mmjax.layers.linear import class_head
-from mmjax.layers.norm import LayerNorm, unit_length
+from mmjax.layers.norm import unit_length
 from mmjax.losses.matching import check_group, check_negatives, hard_negatives, take_rows
 from mmjax.models import captioner, clip, language
 from mmjax.models.blip_objectives import objectives
@@ -118,7 +118,7 @@ class BLIP(GeneratesText, nn.Module):
     ) -> dict[str, jax.Array]:
         outputs, image, seen = {}, None, None
         if "image" in batch or "image_tokens" in batch:
-            image = self._image_tokens(batch, train)
+            image = captioner.normed_tokens(self, batch, train)
             seen = captioner.context_mask(batch, image)
             outputs |= self._embedded("image", image)
             outputs["image_tokens"] = image.astype(jnp.float32)
@@ -149,14 +149,6 @@ class BLIP(GeneratesText, nn.Module):
                 "A BLIP generates texts for images and the batch has none: give it one."
             )
         return outputs
-
-    def _image_tokens(self, batch: Batch, train: bool) -> jax.Array:
-        """All tokens of the image, normalized [B, 1 + patches, width]."""
-        if "image_tokens" in batch:
-            return batch["image_tokens"]
-        tower = self.image_tower(name="image")
-        x = tower(batch, train=train)["image_tokens"]
-        return LayerNorm(tower.norm_epsilon, self.dtype, name="image_norm")(x)
 
     def _embedded(self, kind: str, tokens: jax.Array) -> dict[str, jax.Array]:
         """Features of the first token, and their unit vector; {} without a shared space."""

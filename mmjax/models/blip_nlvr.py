@@ -11,7 +11,6 @@ from einops import rearrange, repeat
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
-from mmjax.layers.bert_embed import BertEmbed
 from mmjax.layers.linear import Linear, class_head
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.pair_attention import PairBlock
@@ -21,14 +20,15 @@ from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models import captioner
 from mmjax.models.build import build
 from mmjax.models.classification import classification
+from mmjax.models.encoder import BertEncoder
 from mmjax.models.vit import ViT
 from mmjax.system import System
 
 
-class PairEncoder(nn.Module):
+class PairEncoder(BertEncoder, kw_only=True):
     """A text and a pair of images -> [B, L, width]: BERT whose layers attend to both images.
 
-    Attributes:
+    Attributes: those of `BertEncoder`, and
       merge_depth: the last layers that merge what they read of both images by a linear map; the
         others average it.
 
@@ -38,18 +38,7 @@ class PairEncoder(nn.Module):
     Source: salesforce/BLIP, models/nlvr_encoder.py, which merges in all layers after the sixth.
     """
 
-    vocab_size: int
-    width: int
-    depth: int
     merge_depth: int
-    heads: int
-    mlp_dim: int
-    length: int
-    activation: str = "gelu"
-    norm_epsilon: float = 1e-12
-    dropout: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
 
     def check(self) -> None:
         """Raise ValueError for inconsistent settings."""
@@ -71,16 +60,7 @@ class PairEncoder(nn.Module):
     ) -> jax.Array:
         """`images`: [B, 2, S, C]; the masks are [B, L] and [B, 2, S] bool."""
         self.check()
-        embed = BertEmbed(
-            self.vocab_size,
-            self.width,
-            self.length,
-            segments=0,
-            epsilon=self.norm_epsilon,
-            dropout=self.dropout,
-            dtype=self.dtype,
-            name="embed",
-        )
+        embed = self.embeddings(segments=0, name="embed")
         x = embed(text, train=train).astype(activation_dtype(self.dtype))
         for name, depth in (
             ("averaging", self.depth - self.merge_depth),

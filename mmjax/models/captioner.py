@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
+from mmjax.layers.norm import LayerNorm
 from mmjax.models import language
 from mmjax.models.build import build
-from mmjax.models.text_decoder import GeneratesText, TextDecoder, make_text_decoder
+from mmjax.models.text_decoder import GeneratesText, TextDecoder, decode_text, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import System
 
@@ -58,14 +59,7 @@ class Captioner(GeneratesText, nn.Module):
             raise ValueError("A captioner needs an image and the batch has none: give it one.")
         if "text" not in batch:
             return {"image_tokens": context}
-        return self.text_decoder(name="text")(
-            batch["text"],
-            batch.get("text_mask"),
-            context=context,
-            context_mask=mask,
-            train=train,
-            cache_length=cache_length,
-        )
+        return decode_text(self, batch, context, mask, train, cache_length)
 
 
 def context_mask(batch: Batch, context: jax.Array) -> jax.Array | None:
@@ -88,6 +82,16 @@ def image_tower(fields: Mapping[str, Any], dtype: str, **kwargs) -> ViT:
             "the image: remove it."
         )
     return ViT(**check_kwargs(ViT, fields, "config.model.image"), **kwargs)
+
+
+def normed_tokens(model: nn.Module, batch: Batch, train: bool) -> jax.Array:
+    """All tokens [B, S, C] of the image, normalized by the model's `image_norm`, unless the batch
+    has them: its `image_tokens`."""
+    if "image_tokens" in batch:
+        return batch["image_tokens"]
+    tower = model.image_tower(name="image")
+    x = tower(batch, train=train)["image_tokens"]
+    return LayerNorm(tower.norm_epsilon, model.dtype, name="image_norm")(x)
 
 
 def make_model(config: Mapping[str, Any]) -> Captioner:

@@ -22,7 +22,7 @@ from mmjax.layers.parameters import param
 from mmjax.losses.contrastive import CHUNK_SIZE, MEMORY_MB, contrastive_loss
 from mmjax.losses.duplicates import Ids
 from mmjax.models.bert import BERT
-from mmjax.models.build import build
+from mmjax.models.build import build, of_kind
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.frames import Frames
 from mmjax.models.hard_negatives import negatives_of, with_negatives
@@ -95,27 +95,21 @@ class CLIP(nn.Module):
 
     def image_tower(self, **kwargs) -> ViT | EfficientNet | Frames | NaFlex | ModifiedResNet:
         """The image tower that `image` describes."""
-        return self._tower(IMAGE_TOWERS, self.image, "vit", "config.model.image", **kwargs)
+        fields = {"dtype": self.dtype, "kind": "vit", **self.image}
+        return of_kind(IMAGE_TOWERS, fields, "config.model.image", **kwargs)
 
     def text_tower(self, **kwargs) -> TextTransformer | BERT:
         """The text tower that `text` describes."""
-        fields = dict(self.text)
-        if self.text_tokens and fields.get("kind", "transformer") == "transformer":
+        fields = {"dtype": self.dtype, "kind": "transformer", **self.text}
+        if self.text_tokens and fields["kind"] == "transformer":
             fields["tokens"] = True  # a BERT always gives them
-        return self._tower(TEXT_TOWERS, fields, "transformer", "config.model.text", **kwargs)
+        return of_kind(TEXT_TOWERS, fields, "config.model.text", **kwargs)
 
     def feature_head(self, words: bool = False, **kwargs) -> FeatureHead:
         """The head of images, or of texts, that `head` describes."""
         size = self.text["vocab_size"] if words else 0
         fields = {"width": self.embed_dim, "vocab_size": size, **self.head}
         return FeatureHead(**check_kwargs(FeatureHead, fields, "config.model.head"), **kwargs)
-
-    def _tower(self, kinds, fields, default, where, **kwargs) -> nn.Module:
-        fields = {"dtype": self.dtype, "kind": default, **fields}
-        kind = fields.pop("kind")
-        if kind not in kinds:
-            raise ValueError(f"{where}.kind is '{kind}'; use one of {sorted(kinds)}.")
-        return kinds[kind](**check_kwargs(kinds[kind], fields, where), **kwargs)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from mmjax.batch import Batch, Spec
-from mmjax.config import check_kwargs
+from mmjax.config import check_kwargs, check_type
 from mmjax.layers.attention import is_decoding
 from mmjax.layers.decoder import Decoder
 from mmjax.layers.position import LearnedSequence
@@ -71,6 +71,7 @@ class DALLE(nn.Module):
         fields = {"dtype": self.dtype, "positions": "none", **self.decoder}
         fields |= {"length": self.window, "grid": self.tokenizer(parent=None).grid}
         if not fields.get("patterns"):
+            check_type(fields["depth"], int, "config.model.decoder.depth")
             fields["patterns"] = layer_patterns(fields["depth"])
         return Decoder(**check_kwargs(Decoder, fields, "config.model.decoder"), **kwargs)
 
@@ -80,6 +81,8 @@ class DALLE(nn.Module):
             raise ValueError(
                 f"config.model.text has {', '.join(sorted(self.text))}: give vocab_size and length."
             )
+        for name, value in self.text.items():
+            check_type(value, int, f"config.model.text.{name}")
         self.stack(**kwargs)
 
     @property

@@ -266,15 +266,21 @@ def make_system(config: Mapping[str, Any]) -> System:
     model = make_model(config["model"])
     drop = drop_rate(**check_kwargs(drop_rate, config["loss"], "config.loss"))
     of_codes = model.kind == "autoregressive"
-    examples = model.transformer(parent=None).examples if of_codes else 0
-    remember = functools.partial(autoregressive_prior.remember, examples)
+    hooks = {}
+    if of_codes:
+        network = model.transformer(parent=None)
+        seen = config["total_steps"], config["batch_size"]
+        hooks = {
+            "remember": functools.partial(autoregressive_prior.remember, network.examples),
+            "check_source": functools.partial(autoregressive_prior.check_source, network, *seen),
+        }
     return System(
         model=model,
         spec=spec(model, example_ids=False),
         loss=autoregressive_prior.loss if of_codes else loss,
-        remember=remember if of_codes else None,
         corrupt=corrupt(model.noise_schedule(), model.embed_dim, drop),
         sample=compiled(functools.partial(sample, model, drop)),
+        **hooks,
     )
 
 

@@ -16,7 +16,7 @@ from mmjax.layers.batch_norm import FrozenBatchNorm
 from mmjax.layers.linear import Linear, class_head
 from mmjax.layers.mbconv import Convolution, MBConv
 from mmjax.layers.pixels import normalize
-from mmjax.layers.sizes import height_width
+from mmjax.layers.sizes import TrainSize
 from mmjax.models.build import build
 from mmjax.models.vit import classifier
 from mmjax.sharding import shard
@@ -82,7 +82,7 @@ def lite_fields(variant: str) -> dict[str, Any]:
     }
 
 
-class EfficientNet(nn.Module):
+class EfficientNet(TrainSize, nn.Module):
     """batch["image"] [B, H, W, 3] -> image_features [B, D], and logits [B, num_classes].
 
     The features are the mean over the last feature map, and D is its number of channels. Any image
@@ -123,11 +123,6 @@ class EfficientNet(nn.Module):
     norm_epsilon: float = 1e-3
     pool: str = "mean"
     dtype: str = "float32"
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of the images in training."""
-        return height_width(self.image_size)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
-from mmjax.batch import Batch, Spec
+from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.perceiver import PerceiverResampler
 from mmjax.models import captioner, language
 from mmjax.models.build import build
-from mmjax.models.text_decoder import TextDecoder, make_text_decoder
+from mmjax.models.text_decoder import TextDecoder, decode_text, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import System, Variables
 
@@ -108,14 +108,7 @@ class Flamingo(nn.Module):
                 (len(batch["text"]), 1, self.image_tower(parent=None).sizes["width"])
             )
             context_mask = jnp.zeros((*batch["text"].shape, 1), bool)
-        return self.text_decoder(name="text")(
-            batch["text"],
-            batch.get("text_mask"),
-            context=context,
-            context_mask=context_mask,
-            train=train,
-            cache_length=cache_length,
-        )
+        return decode_text(self, batch, context, context_mask, train, cache_length)
 
 
 def image_mask(batch: Batch) -> jax.Array:
@@ -165,7 +158,8 @@ def make_system(config: Mapping[str, Any]) -> System:
 
     own = {"generate": generate, "score": score, "check_batch": functools.partial(check, model)}
     shows = language.caption_evaluator(model)
-    return System(model=model, spec=spec(model), evaluators=shows, **{**hooks, **own})
+    spec = language.spec_with_images(model)
+    return System(model=model, spec=spec, evaluators=shows, **{**hooks, **own})
 
 
 def _checked(model: Flamingo, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -212,10 +206,3 @@ def check_places(image_token: int, batch: Batch) -> None:
             f"image_mask of row {row} of the batch is {mask[row].tolist()}: the k-th "
             "image token stands for the k-th image, so put the valid images first."
         )
-
-
-def spec(model: Flamingo) -> Spec:
-    """The arrays that the model and its loss need, for a batch of one."""
-    size = model.image_tower(parent=None).train_size
-    image = jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8)
-    return {"image": image, **language.spec(model)}

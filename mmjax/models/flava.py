@@ -130,13 +130,14 @@ class FLAVA(nn.Module):
                     f"config.model.codebook has {codebook.vocab_size} ids and "
                     f"config.model.codebook_size is {self.codebook_size}: set both to one number."
                 )
-            grids = [
-                tuple(side // patch for side in size)
-                for size, patch in (
-                    (image.train_size, image.sizes["patch_size"]),
-                    (codebook.train_size, codebook.patch),
+            patches = (image.sizes["patch_size"], codebook.patch)
+            if min(patches) < 1:
+                raise ValueError(
+                    f"The image has patches of {patches[0]} pixels and the codebook of "
+                    f"{patches[1]}: set patch_size of both to 1 or more."
                 )
-            ]
+            sizes = (image.train_size, codebook.train_size)
+            grids = [tuple(n // patch for n in size) for size, patch in zip(sizes, patches)]
             if grids[0] != grids[1]:
                 raise ValueError(
                     f"The image has {grids[0]} patches and the codebook gives {grids[1]} ids, "

@@ -4,39 +4,27 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers.bert_embed import BertEmbed
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.transformer import Transformer
+from mmjax.models.encoder import BertEncoder, Encoder
 from mmjax.sharding import shard
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(BertEncoder):
     """BERT's embeddings and pre-norm blocks: text [B, L], mask [B, L] -> [B, L, width].
 
     The result is not normalized.
 
-    Attributes:
-      length: maximum tokens of a text; segments: number of segment embeddings.
+    Attributes: those of `BertEncoder`, and
+      segments: number of segment embeddings.
       mask_id: id of the mask token; None: the last of the vocabulary.
 
     Source: Singh et al. 2022 (arXiv 2112.04482), section 3.1.
     """
 
-    vocab_size: int
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int
-    length: int
     segments: int = 2
     mask_id: int | None = None
     qkv_bias: bool = True
-    norm_epsilon: float = 1e-12
-    activation: str = "gelu"
-    dropout: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
 
     @nn.compact
     def __call__(
@@ -47,39 +35,23 @@ class TextEncoder(nn.Module):
         *,
         train: bool = False,
     ) -> jax.Array:
-        embed = BertEmbed(
-            self.vocab_size,
-            self.width,
-            self.length,
-            self.segments,
-            epsilon=self.norm_epsilon,
-            dropout=self.dropout,
-            dtype=self.dtype,
-        )
+        embed = self.embeddings(self.segments)
         nn.share_scope(self, embed)  # its tables are parameters of the encoder
-        return _blocks(self)(embed(text, segment, train=train), mask, train=train)
+        blocks = self.blocks(self.depth, "transformer", qkv_bias=self.qkv_bias)
+        return blocks(embed(text, segment, train=train), mask, train=train)
 
 
-class MultimodalEncoder(nn.Module):
+class MultimodalEncoder(Encoder):
     """Image and text tokens [B, S, width] -> [B, 1 + S, width] with a class token, not normalized.
 
-    Attributes:
+    Attributes: those of `Encoder`, and
       class_token: put a class token first; otherwise the first token is the image's.
 
     Source: Singh et al. 2022 (arXiv 2112.04482), section 3.1.
     """
 
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int
     class_token: bool = True
     qkv_bias: bool = True
-    norm_epsilon: float = 1e-12
-    activation: str = "gelu"
-    dropout: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
 
     @nn.compact
     def __call__(
@@ -96,19 +68,5 @@ class MultimodalEncoder(nn.Module):
         if mask is not None:
             first = jnp.ones((len(mask), int(self.class_token)), bool)
             mask = jnp.concatenate([first, mask], axis=1)
-        return _blocks(self)(x, mask, train=train)
-
-
-def _blocks(encoder: TextEncoder | MultimodalEncoder) -> Transformer:
-    return Transformer(
-        encoder.depth,
-        encoder.heads,
-        encoder.mlp_dim,
-        activation=encoder.activation,
-        dropout=encoder.dropout,
-        remat=encoder.remat,
-        epsilon=encoder.norm_epsilon,
-        dtype=encoder.dtype,
-        qkv_bias=encoder.qkv_bias,
-        name="transformer",
-    )
+        blocks = self.blocks(self.depth, "transformer", qkv_bias=self.qkv_bias)
+        return blocks(x, mask, train=train)

@@ -28,6 +28,7 @@ from mmjax.losses.block_masks import mask_blocks
 from mmjax.losses.contrastive import CHUNK_SIZE, MEMORY_MB, contrastive_loss
 from mmjax.losses.masked import mask_words, masked_ids
 from mmjax.models.clip import duplicate_ids
+from mmjax.sample.rows import numbered
 from mmjax.system import Context, Outputs, Terms, Weighted
 
 # The examples that have each loss: with an image, with a text.
@@ -97,13 +98,9 @@ def corrupt(model: Any, settings: Settings, batch: Batch, context: Context) -> B
     masked.
     """
     image, text = model.image_tower(parent=None), model.text_tower(parent=None)
-    keys = {
-        what: jax.vmap(jax.random.fold_in, in_axes=(0, None))(context.rng, what)
-        for what in (_IMAGE, _PARTNER, _TEXT)
-    }
-    grid = tuple(side // image.sizes["patch_size"] for side in image.train_size)
+    keys = {what: numbered(context.rng, what) for what in (_IMAGE, _PARTNER, _TEXT)}
     most, least = settings.mask_patches, settings.mask_patches_min
-    masked = mask_blocks(keys[_IMAGE], grid, total=most, smallest=least)
+    masked = mask_blocks(keys[_IMAGE], image.grid, total=most, smallest=least)
 
     draws = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys[_PARTNER])
     pairs = jnp.logical_and(*_present(batch))

@@ -174,6 +174,10 @@ class GLIDE(Diffusion):
         prediction, variance = jnp.split(output, 2, axis=-1)
         return {"prediction": prediction, "variance": variance}
 
+    def conditioned(self, batch: Batch) -> Batch:
+        """The batch to sample from, with what `encode` reads beside a text."""
+        return batch
+
     def encode(self, batch: Batch, train: bool) -> dict[str, jax.Array]:
         """The condition and the context of a batch; called once in `__call__`."""
         mask = batch["text_mask"]
@@ -245,20 +249,16 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting, or settings that do not fit together.
     """
     model = make_model(config["model"])
-    return system_of(model, config, spec(model), corrupt, glide_sampling.sample)
+    return system_of(model, config, spec(model), corrupt)
 
 
 def system_of(
-    model: GLIDE,
-    config: Mapping[str, Any],
-    spec: Spec,
-    corrupt: Callable[..., Batch],
-    sample: Callable[..., Mapping[str, jax.Array]],
+    model: GLIDE, config: Mapping[str, Any], spec: Spec, corrupt: Callable[..., Batch]
 ) -> System:
     """The system of a model with the losses of `diffusion`.
 
     Args:
-      corrupt, sample: the hooks of `System`, after the model.
+      corrupt: the hook of `System`, after the model.
     """
     weighting = diffusion.weighting_of(config.get("loss", {}))
     return System(
@@ -266,7 +266,7 @@ def system_of(
         spec=spec,
         loss=functools.partial(diffusion.loss, model, weighting),
         corrupt=functools.partial(corrupt, model),
-        sample=compiled(functools.partial(sample, model)),
+        sample=compiled(functools.partial(glide_sampling.sample, model)),
     )
 
 

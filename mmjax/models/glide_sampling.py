@@ -12,6 +12,7 @@ from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.models import noised_clip
 from mmjax.models.diffusion import pixels
+from mmjax.number import check_finite
 from mmjax.sample import samplers
 from mmjax.sample.grid import Grid
 from mmjax.sample.guidance import Predict, guided
@@ -35,7 +36,8 @@ def sample(
     """`System.sample`: `image` [B, H, W, 3] uint8 for the texts of a batch; `frames` if asked for.
 
     Args:
-      batch: `text` and `text_mask`, without which there is no text; of an upsampler `low_res` in
+      batch: `text` and `text_mask`, without which there is no text; of an `UnCLIP` `image_embed`,
+        as of a prior, or an image, of which these are variations; of an upsampler `low_res` in
         -1 ... 1, or the image that is reduced to it; for inpainting `image` and `inpaint_mask`,
         whose pixels stay; `start` [B, H, W, C], as of `invert`, in place of random noise at the
         noisiest level.
@@ -46,6 +48,7 @@ def sample(
       ValueError: an unknown setting, or one that the model was not trained for; an upsampler
         without an image.
     """
+    batch = model.conditioned(batch)
     how, score = _settings(model, variables, batch, settings)
     predict = prediction(model, variables, batch, len(rng), how.guidance)
     given = {"clip": 1.0}
@@ -76,6 +79,9 @@ def invert(
 ) -> dict[str, jax.Array]:
     """`start` [B, H, W, C], the noise from which `sample` makes the images of a batch by DDIM.
 
+    With the embedding of an image the two are all of it (Ramesh et al. 2022, arXiv 2204.06125,
+    section 3).
+
     Args:
       batch: `image`, and the condition as in `sample`.
       rng: a key per row, of which none is used.
@@ -84,6 +90,7 @@ def invert(
     Raises:
       ValueError: another sampler than DDIM, or as `sample`.
     """
+    batch = model.conditioned(batch)
     how, score = _settings(model, variables, batch, settings)
     if how.sampler != "ddim" or how.eta:
         raise ValueError(
@@ -121,6 +128,7 @@ def _settings(
     """
     settings = dict(settings)
     scale, clip = settings.pop("clip_guidance", 0.0), settings.pop("clip", "")
+    check_finite(scale, "sample.clip_guidance")
     how = Settings(**check_kwargs(Settings, settings, "sample"))
     levels(how, model.noise_schedule)  # checks the steps
     if how.guidance != 1 and not model.drops:

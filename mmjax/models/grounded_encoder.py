@@ -6,11 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from mmjax.layers.bert_embed import BertEmbed
-from mmjax.layers.transformer import Transformer
+from mmjax.models.encoder import BertEncoder
 
 
-class GroundedEncoder(nn.Module):
+class GroundedEncoder(BertEncoder):
     """BERT's encoder with cross-attention in each layer: text [B, L] -> [B, L, width].
 
     Without a context the cross-attention is skipped.
@@ -20,18 +19,6 @@ class GroundedEncoder(nn.Module):
 
     Source: Li et al. 2022 (arXiv 2201.12086), section 3.1.
     """
-
-    vocab_size: int
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int
-    length: int
-    activation: str = "gelu"
-    norm_epsilon: float = 1e-12
-    dropout: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
 
     @nn.compact
     def __call__(
@@ -44,29 +31,9 @@ class GroundedEncoder(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         """`context`: [B, S, C]; the masks are [B, L] and [B, S] bool."""
-        embed = BertEmbed(
-            self.vocab_size,
-            self.width,
-            self.length,
-            segments=0,
-            epsilon=self.norm_epsilon,
-            dropout=self.dropout,
-            dtype=self.dtype,
-        )
+        embed = self.embeddings(segments=0)
         nn.share_scope(self, embed)  # its tables are parameters of the encoder
-        blocks = Transformer(
-            depth=self.depth,
-            heads=self.heads,
-            mlp_dim=self.mlp_dim,
-            norm="post",
-            cross="between",
-            activation=self.activation,
-            dropout=self.dropout,
-            remat=self.remat,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            name="encoder",
-        )
+        blocks = self.blocks(self.depth, "encoder", norm="post", cross="between")
         x = embed(text, train=train)
         return blocks(x, mask, context=context, context_mask=context_mask, train=train)
 

@@ -1,18 +1,16 @@
 """A BERT in two parts: a text encoder, and a fusion encoder that also attends to an image."""
 
-import flax.linen as nn
 import jax
 
-from mmjax.layers.bert_embed import BertEmbed, WordHead
-from mmjax.layers.transformer import Transformer
+from mmjax.layers.bert_embed import WordHead
+from mmjax.models.encoder import BertEncoder
 
 
-class GroundedText(nn.Module):
+class GroundedText(BertEncoder, kw_only=True):
     """BERT's first layers encode a text alone, its last ones together with an image.
 
-    Attributes:
-      depth: layers of both parts; fusion_depth: of the second.
-      length: maximum tokens of a text.
+    Attributes: those of `BertEncoder`, and
+      fusion_depth: layers of the second part, of `depth` of both.
       segments: rows of the segment table, of which the first is used; 0: no table.
       mask_token: id of the token in place of masked ones; None: no head that predicts words.
 
@@ -23,20 +21,9 @@ class GroundedText(nn.Module):
     models/xbert.py.
     """
 
-    vocab_size: int
-    width: int
-    depth: int
     fusion_depth: int
-    heads: int
-    mlp_dim: int
-    length: int
     segments: int = 2
     mask_token: int | None = None
-    norm_epsilon: float = 1e-12
-    activation: str = "gelu"
-    dropout: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
 
     def check(self) -> None:
         """Raise ValueError for inconsistent settings."""
@@ -53,35 +40,12 @@ class GroundedText(nn.Module):
 
     def setup(self):
         self.check()
-        self.embed = BertEmbed(
-            self.vocab_size,
-            self.width,
-            self.length,
-            self.segments,
-            None,
-            self.norm_epsilon,
-            self.dropout,
-            self.dtype,
-        )
-        self.encoder = self._layers(self.depth - self.fusion_depth, "none")
-        self.fusion = self._layers(self.fusion_depth, "between")
+        self.embed = self.embeddings(self.segments)
+        self.encoder = self.blocks(self.depth - self.fusion_depth, norm="post")
+        self.fusion = self.blocks(self.fusion_depth, norm="post", cross="between")
         if self.mask_token is not None:
             sizes = {"vocab_size": self.vocab_size, "epsilon": self.norm_epsilon}
             self.word_head = WordHead(activation=self.activation, dtype=self.dtype, **sizes)
-
-    def _layers(self, depth: int, cross: str) -> Transformer:
-        return Transformer(
-            depth,
-            self.heads,
-            self.mlp_dim,
-            norm="post",
-            cross=cross,
-            activation=self.activation,
-            dropout=self.dropout,
-            remat=self.remat,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-        )
 
     def encode(self, text: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
         """[B, L] int32 -> [B, L, width], without an image.

@@ -8,20 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.batch import Batch
-from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear
 from mmjax.layers.mbconv import Convolution
 from mmjax.layers.parameters import param
 from mmjax.layers.patch_embed import check_divides, patchify
 from mmjax.layers.pixels import normalize
-from mmjax.layers.sizes import height_width
-from mmjax.models.build import build
+from mmjax.layers.sizes import TrainSize
+from mmjax.models.build import build, of_kind
 from mmjax.system import System
 
 GROUPS = 4  # of the published dVAE's encoder; between them the feature map is halved
 
 
-class DVAEEncoder(nn.Module):
+class DVAEEncoder(TrainSize, nn.Module):
     """The encoder of DALL-E's discrete VAE: an id per patch of batch["image"] [B, H, W, 3].
 
     Gives image_code_logits [B, H/p, W/p, vocab_size] and image_codes [B, H/p, W/p] int32, the
@@ -43,11 +42,6 @@ class DVAEEncoder(nn.Module):
     image_std: tuple[float, float, float] = (1.25,) * 3
     dtype: str = "float32"
     groups: int = GROUPS
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        return height_width(self.image_size)
 
     @property
     def patch(self) -> int:
@@ -106,7 +100,7 @@ def pointwise(channels: int, dtype: str, name: str) -> Linear:
     return Linear((channels,), (None, "channels"), dtype=dtype, name=name)
 
 
-class RandomQuantizer(nn.Module):
+class RandomQuantizer(TrainSize, nn.Module):
     """An id per patch of batch["image"] [B, H, W, 3] without any training.
 
     The id is that of the code nearest to a random projection of the patch, both of unit length;
@@ -124,11 +118,6 @@ class RandomQuantizer(nn.Module):
     width: int = 16
     image_mean: tuple[float, float, float] = (0.5,) * 3
     image_std: tuple[float, float, float] = (0.5,) * 3
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        return height_width(self.image_size)
 
     @property
     def patch(self) -> int:
@@ -159,11 +148,7 @@ def make_codebook(
     Raises:
       ValueError: an unknown kind or setting.
     """
-    fields = dict(fields)
-    kind = fields.pop("kind", "dvae")
-    if kind not in CODEBOOKS:
-        raise ValueError(f"{where}.kind is '{kind}'; use one of {sorted(CODEBOOKS)}.")
-    return CODEBOOKS[kind](**check_kwargs(CODEBOOKS[kind], fields, where), **kwargs)
+    return of_kind(CODEBOOKS, {"kind": "dvae", **fields}, where, **kwargs)
 
 
 def make_system(config: Mapping[str, Any]) -> System:

@@ -18,7 +18,7 @@ from mmjax.config import check_kwargs
 from mmjax.layers.patch_embed import check_divides
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.quantizer import Quantizer, updated, usage
-from mmjax.layers.sizes import height_width
+from mmjax.layers.sizes import TrainSize
 from mmjax.losses.reconstruction import MARGIN, code_kl, logit_laplace
 from mmjax.models.build import build
 from mmjax.models.image_codebook import GROUPS, DVAEEncoder, pointwise, residual_block
@@ -60,7 +60,7 @@ class DVAEDecoder(nn.Module):
         return pointwise(self.channels, self.dtype, "output")(jax.nn.relu(x)).astype(jnp.float32)
 
 
-class ImageTokenizer(nn.Module):
+class ImageTokenizer(TrainSize, nn.Module):
     """batch["image"] [B, H, W, 3] uint8 -> codes of patches of p pixels, and the reconstruction.
 
     Gives `image_codes` [B, H/p, W/p] int32; `pixels`, what the decoder gives for each pixel: mean
@@ -88,11 +88,6 @@ class ImageTokenizer(nn.Module):
     first: int = 128
     code_width: int = 32
     dtype: str = "float32"
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        return height_width(self.image_size)
 
     @property
     def grid(self) -> tuple[int, int]:

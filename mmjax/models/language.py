@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.batch import Batch, Spec
-from mmjax.config import check_kwargs
+from mmjax.config import check_kwargs, check_type
 from mmjax.decode import texts
 from mmjax.losses.captioning import captioning_loss, check_supervised
 from mmjax.models.build import build
@@ -79,6 +79,7 @@ def text_hooks(model: Any, loss: Mapping[str, Any]) -> dict[str, Callable]:
 
 def caption_evaluator(model: Any) -> dict[str, dict[str, Any]]:
     """`System.evaluators` of a system that learns to write captions."""
+    check_type(model.text["length"], int, "config.model.text.length")
     decode = {"max_new_tokens": model.text["length"] - 1}
     return {"captioning": {"kind": "captioning", "decode": decode}}
 
@@ -114,3 +115,10 @@ def spec(model: Any) -> Spec:
         "text": jax.ShapeDtypeStruct((1, model.text["length"]), jnp.int32),
         "text_mask": jax.ShapeDtypeStruct((1, model.text["length"]), jnp.bool_),
     }
+
+
+def spec_with_images(model: Any) -> Spec:
+    """As `spec`, of a model that reads up to `max_images` images beside the text."""
+    size = model.image_tower(parent=None).train_size
+    image = jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8)
+    return {"image": image, **spec(model)}

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from mmjax.batch import Batch, Spec
+from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.projector import Projector, count_tokens
 from mmjax.models import language
-from mmjax.models.build import build
+from mmjax.models.build import build, of_kind
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.prompted_images import check_images, with_checked_prompts
 from mmjax.models.text_decoder import GeneratesText, TextDecoder, make_text_decoder
@@ -68,17 +68,13 @@ class Llava(GeneratesText, nn.Module):
 
     def image_tower(self, **kwargs) -> ViT | EfficientNet:
         """The image tower that `image` describes."""
-        fields = {"dtype": self.dtype, "kind": "vit", **self.image}
-        kind = fields.pop("kind")
-        if kind not in TOWERS:
-            raise ValueError(f"config.model.image.kind is '{kind}'; use one of {sorted(TOWERS)}.")
-        fields = {"pool": "none", **fields}
+        fields = {"dtype": self.dtype, "kind": "vit", "pool": "none", **self.image}
         if fields["pool"] not in ("none", "all"):
             raise ValueError(
                 f"config.model.image.pool is '{fields['pool']}', but the text reads all tokens of "
                 "the image: use 'none', or 'all' without the final norm."
             )
-        return TOWERS[kind](**check_kwargs(TOWERS[kind], fields, "config.model.image"), **kwargs)
+        return of_kind(TOWERS, fields, "config.model.image", **kwargs)
 
     def project(self, **kwargs) -> Projector:
         """The projector that `projector` describes."""
@@ -165,7 +161,8 @@ def make_system(config: Mapping[str, Any]) -> System:
     own = with_checked_prompts(model, hooks)
     own["check_batch"] = functools.partial(check, model)
     shows = language.caption_evaluator(model)
-    return System(model=model, spec=spec(model), evaluators=shows, **{**hooks, **own})
+    spec = language.spec_with_images(model)
+    return System(model=model, spec=spec, evaluators=shows, **{**hooks, **own})
 
 
 def check(model: Llava, batch: Batch) -> None:
@@ -184,10 +181,3 @@ def check(model: Llava, batch: Batch) -> None:
                 f"Row {row} of the batch has a token of an image among those to predict: images "
                 "belong to the questions, not to the answers."
             )
-
-
-def spec(model: Llava) -> Spec:
-    """The arrays that the model and its loss need, for a batch of one."""
-    size = model.image_tower(parent=None).train_size
-    image = jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8)
-    return {"image": image, **language.spec(model)}

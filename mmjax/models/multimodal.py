@@ -25,6 +25,7 @@ from mmjax.losses.classification import (
 )
 from mmjax.losses.masked import masked_ids, masked_values
 from mmjax.losses.reconstruction import feature_error
+from mmjax.sample.rows import numbered
 from mmjax.schedule import Schedule, schedule
 from mmjax.sharding import shard
 from mmjax.system import Context, Outputs, System, Terms, Weighted
@@ -153,7 +154,12 @@ class MultimodalTransformer(nn.Module):
         """`logits`, and `<modality>_logits` of the modalities that the batch has."""
         alone = {}
         for m, stream in streams.items():
-            head = Alone(self.num_classes, self.fallback_depth, **self.sizes(), name=f"{m}_alone")
+            head = Alone(
+                classes=self.num_classes,
+                depth=self.fallback_depth,
+                **self.sizes(),
+                name=f"{m}_alone",
+            )
             alone[m] = head(stream, train=train)
         nothing, nowhere = jnp.zeros_like(logits), jnp.zeros(len(logits), bool)
         every = jnp.stack([alone.get(m, nothing) for m in self.modalities], axis=1)
@@ -260,7 +266,7 @@ def mask_tokens(model: MultimodalTransformer, batch: Batch, context: Context) ->
     masked = {}
     for i, m in enumerate(m for m in model.modalities if m in batch):
         shape = model.tokens(m, parent=None).mask_shape(batch[m].shape)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(context.rng, i)
+        keys = numbered(context.rng, i)
         draw = functools.partial(jax.random.bernoulli, p=model.mask_ratio, shape=shape[1:])
         masked[f"{m}_masked"] = jax.vmap(draw)(keys)
     return {**batch, **masked}

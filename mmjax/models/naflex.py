@@ -10,15 +10,14 @@ from mmjax.layers.norm import LayerNorm
 from mmjax.layers.patch_embed import PatchEmbed, patchify
 from mmjax.layers.patch_rows import members, read_grids, same_image
 from mmjax.layers.pixels import normalize
-from mmjax.layers.pooling import AttentionPool
 from mmjax.layers.position import LearnedGrid
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import image_tower_sizes
-from mmjax.models.vit import tower_blocks
+from mmjax.models.tower import Tower, attention_pool, tower_blocks
 from mmjax.sharding import shard
 
 
-class NaFlex(nn.Module):
+class NaFlex(Tower):
     """batch["image"] [B, N, P * P * 3], ["image_grid"] [B, 2] -> image_features [B, width].
 
     Or images of one size, [B, H, W, 3], whose sides are multiples of P.
@@ -32,11 +31,10 @@ class NaFlex(nn.Module):
     patches, of grid (0, 0), has features without meaning.
 
     Attributes:
-      variant: "B/16"; width, depth, heads, mlp_dim and patch_size override it.
+      variant: "B/16"; patch_size overrides it too. For what is not named here see `Tower`.
       position_grid: rows and columns of the position table, which is resized to each image's grid.
       max_patches: N of the longest row in training.
       row_images: M, the images of a row in training; 0: one, and no axis of images.
-      stochastic_depth, remat: see `Transformer`.
 
     Parameters are those of a `ViT` with pool "map" and images of `position_grid` patches.
 
@@ -47,23 +45,12 @@ class NaFlex(nn.Module):
     (arXiv 2307.06304, NaViT).
     """
 
-    variant: str | None = None
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    mlp_dim: int | None = None
     patch_size: int | None = None
     position_grid: tuple[int, int] = (16, 16)
     max_patches: int = 256
     row_images: int = 0
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    norm_epsilon: float = 1e-6
-    activation: str = "gelu"
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -102,16 +89,9 @@ class NaFlex(nn.Module):
         of_image = members(cells, images)
         of_image = of_image if packed else of_image[:, 0]
         mask = same_image(cells, images) if packed else of_image
-        x = tower_blocks(self, sizes)(x, mask, train=train)
+        x = tower_blocks(self)(x, mask, train=train)
         x = LayerNorm(self.norm_epsilon, self.dtype, name="norm")(x)
-        x = AttentionPool(
-            sizes["heads"],
-            sizes["mlp_dim"],
-            self.activation,
-            self.norm_epsilon,
-            self.dtype,
-            name="pool",
-        )(x, of_image)
+        x = attention_pool(self)(x, of_image)
         return {"image_features": x.astype(jnp.float32)}
 
     def _rows(self, batch: Batch) -> tuple[jax.Array, jax.Array]:

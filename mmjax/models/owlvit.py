@@ -15,7 +15,7 @@ from mmjax.layers.detection import MLPHead, QueryClassHead, corners, grid_bias
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.losses.detection import detection_loss
-from mmjax.models.build import build
+from mmjax.models.build import build, of_kind
 from mmjax.models.clip import CLIP, limits
 from mmjax.models.vilt import inner_tokens
 from mmjax.models.vit import ViT
@@ -65,13 +65,13 @@ class OWLViT(CLIP):
         Raises:
           ValueError: an unknown setting, another kind of encoder, or another pool.
         """
-        fields = {"pool": "cls_tokens", **self.image}
+        fields = {"dtype": self.dtype, "kind": "vit", "pool": "cls_tokens", **self.image}
         if fields["pool"] != "cls_tokens":
             raise ValueError(
                 "An OWL-ViT reads the class token and the patches of its image: remove pool from "
                 "config.model.image."
             )
-        return self._tower({"vit": ViT}, fields, "vit", "config.model.image", **kwargs)
+        return of_kind({"vit": ViT}, fields, "config.model.image", **kwargs)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:

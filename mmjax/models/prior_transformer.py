@@ -19,28 +19,13 @@ from mmjax.sharding import shard
 from mmjax.system import BUFFERS, System
 
 
-class PriorTransformer(nn.Module):
-    """The clean image embedding, of a CLIP, from a noisy one and a text.
-
-    A causal transformer over the text's tokens, its embedding, the timestep, the noisy embedding
-    and a learned query, whose output predicts the clean embedding.
-
-    batch: noisy_embed [B, E], in units of the standard deviation; time [B]; text_tokens [B, L, C];
-    text_mask [B, L] bool; text_embed [B, E]. It gives clean_embed [B, E] in the same units, and
-    predicted_embed [B, E] in those of embeddings.
-
-    In place of noisy_embed it may have image_embed [B, E], with noise [B, E] and its level, alpha
-    and sigma [B]; then it also gives target_embed [B, E], which clean_embed should be.
+class Prior(nn.Module):
+    """The fields of a transformer from a text to the embedding of an image of it.
 
     Attributes:
-      embed_dim: E; text_width: C; length: L.
+      embed_dim: of the embeddings of text and image; text_width: of the text's tokens; length: how
+        many there are.
       width, depth, heads: of the transformer; mlp_dim: None: four times the width.
-
-    The buffers `mean` and `deviation` [E] are those of image embeddings, 0 and E^-1/2 by default,
-    the deviation of unit vectors of all directions.
-
-    Source: Ramesh et al. 2022 (arXiv 2204.06125), section 2.2; PriorTransformer of diffusers 0.42,
-    whose sequence is that of Karlo.
     """
 
     embed_dim: int
@@ -53,6 +38,29 @@ class PriorTransformer(nn.Module):
     dropout: float = 0.0
     remat: str = "none"
     dtype: str = "float32"
+
+
+class PriorTransformer(Prior):
+    """The clean image embedding, of a CLIP, from a noisy one and a text.
+
+    A causal transformer over the text's tokens, its embedding, the timestep, the noisy embedding
+    and a learned query, whose output predicts the clean embedding.
+
+    batch: noisy_embed [B, E], in units of the standard deviation; time [B]; text_tokens [B, L, C];
+    text_mask [B, L] bool; text_embed [B, E]. It gives clean_embed [B, E] in the same units, and
+    predicted_embed [B, E] in those of embeddings.
+
+    In place of noisy_embed it may have image_embed [B, E], with noise [B, E] and its level, alpha
+    and sigma [B]; then it also gives target_embed [B, E], which clean_embed should be.
+
+    Attributes: those of `Prior` (embed_dim: E; text_width: C; length: L).
+
+    The buffers `mean` and `deviation` [E] are those of image embeddings, 0 and E^-1/2 by default,
+    the deviation of unit vectors of all directions.
+
+    Source: Ramesh et al. 2022 (arXiv 2204.06125), section 2.2; PriorTransformer of diffusers 0.42,
+    whose sequence is that of Karlo.
+    """
 
     @property
     def sequence(self) -> int:

@@ -13,13 +13,13 @@ from mmjax.layers.mbconv import Convolution
 from mmjax.layers.parameters import param
 from mmjax.layers.pixels import normalize
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.sizes import height_width
+from mmjax.layers.sizes import TrainSize
 from mmjax.sharding import shard
 
 EXPANSION = 4  # channels after a bottleneck, over those within
 
 
-class ModifiedResNet(nn.Module):
+class ModifiedResNet(TrainSize, nn.Module):
     """batch["image"] [B, H, W, 3] -> image_features [B, features].
 
     Differs from a ResNet in a stem of three convolutions, average pooling before convolutions that
@@ -47,11 +47,6 @@ class ModifiedResNet(nn.Module):
     image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     dtype: str = "float32"
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        return height_width(self.image_size)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:

@@ -17,14 +17,15 @@ from mmjax.layers.patch_embed import PatchEmbed, check_divides
 from mmjax.layers.pixels import normalize
 from mmjax.layers.position import LearnedGrid
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.sizes import height_width, image_tower_sizes
+from mmjax.layers.sizes import TrainSize, image_tower_sizes
 from mmjax.layers.stack import REMAT
+from mmjax.models.tower import Sized
 from mmjax.sharding import shard
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class WindowedViT(nn.Module):
+class WindowedViT(TrainSize, Sized):
     """Images [B, S, S, 3] -> a feature map [B, S/patch, S/patch, out_width].
 
     Attributes:
@@ -42,11 +43,6 @@ class WindowedViT(nn.Module):
     Source: Kirillov et al. 2023 (arXiv 2304.02643), appendix A; Li et al. 2022 (arXiv 2203.16527).
     """
 
-    variant: str | None = None
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    mlp_dim: int | None = None
     patch_size: int | None = None
     image_size: int = 1024
     image_mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -65,11 +61,6 @@ class WindowedViT(nn.Module):
     def sizes(self) -> dict[str, int]:
         """width, depth, heads, mlp_dim and patch_size, from the variant and the fields."""
         return image_tower_sizes(self, "config.model.image")
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        return height_width(self.image_size)
 
     @property
     def side(self) -> int:

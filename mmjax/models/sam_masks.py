@@ -110,18 +110,13 @@ class HeadMLP(nn.Module):
         return Linear((self.outputs,), ("embed", None), name=f"map{self.depth - 1}")(x)
 
 
-class MaskDecoder(nn.Module):
-    """Prompt tokens and an image's feature map -> logits of masks, and their predicted IoU.
-
-    The first mask is meant for several prompts of one object; the other `masks` for one prompt,
-    which may mean a part, a whole or what is around it.
+class MaskFields(nn.Module):
+    """The fields of the mask decoder and of the whole head.
 
     Attributes:
+      masks: for one prompt, which may mean a part, a whole or what is around it.
       depth, heads, mlp_dim: of the two-way blocks.
       iou_depth, iou_width: of the MLP that predicts the IoU.
-
-    Source: Kirillov et al. 2023 (arXiv 2304.02643), appendix A, "Lightweight mask decoder" and
-    "Making the model ambiguity-aware".
     """
 
     masks: int = 3
@@ -130,9 +125,20 @@ class MaskDecoder(nn.Module):
     mlp_dim: int = 2048
     iou_depth: int = 3
     iou_width: int = 256
-    activation: str = "relu"
     epsilon: float = 1e-6
     dtype: str = "float32"
+
+
+class MaskDecoder(MaskFields):
+    """Prompt tokens and an image's feature map -> logits of masks, and their predicted IoU.
+
+    The first mask is meant for several prompts of one object; the other `masks` for one prompt.
+
+    Source: Kirillov et al. 2023 (arXiv 2304.02643), appendix A, "Lightweight mask decoder" and
+    "Making the model ambiguity-aware".
+    """
+
+    activation: str = "relu"
 
     @nn.compact
     def __call__(
@@ -197,25 +203,18 @@ class MaskDecoder(nn.Module):
         return logits, iou
 
 
-class MaskHead(nn.Module):
+class MaskHead(MaskFields):
     """An image's feature map [B, h, w, D] and prompts -> logits of masks and their IoU.
 
-    Attributes: those of `PromptEncoder` and `MaskDecoder`, and
+    Attributes: those of `MaskFields`, and
+      mask_channels, activation: see `PromptEncoder`; decoder_activation: of `MaskDecoder`.
       remat: of a round of interactive training, see `Transformer`.
     """
 
     mask_channels: int = 16
-    masks: int = 3
-    depth: int = 2
-    heads: int = 8
-    mlp_dim: int = 2048
-    iou_depth: int = 3
-    iou_width: int = 256
     activation: str = "gelu"
     decoder_activation: str = "relu"
-    epsilon: float = 1e-6
     remat: str = "none"
-    dtype: str = "float32"
 
     @nn.compact
     def __call__(
@@ -255,15 +254,15 @@ class MaskHead(nn.Module):
         image = repeat(embedding, "b h w d -> (b m) h w d", m=objects)
         image = shard(image + dense.astype(image.dtype), "batch", "height", "width", "channels")
         decoder = MaskDecoder(
-            self.masks,
-            self.depth,
-            self.heads,
-            self.mlp_dim,
-            self.iou_depth,
-            self.iou_width,
-            self.decoder_activation,
-            self.epsilon,
-            self.dtype,
+            masks=self.masks,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_dim=self.mlp_dim,
+            iou_depth=self.iou_depth,
+            iou_width=self.iou_width,
+            activation=self.decoder_activation,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
             name="decoder",
         )
         found = decoder(image, position, prompts, valid)

@@ -27,6 +27,7 @@ from mmjax.models import (
     glide,
     image_codebook,
     image_tokenizer,
+    karlo,
     language,
     llava,
     multimodal,
@@ -68,6 +69,7 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "glide": glide.make_system,
     "image_codebook": image_codebook.make_system,
     "image_tokenizer": image_tokenizer.make_system,
+    "karlo": karlo.make_system,
     "language_model": language.make_system,
     "llava": llava.make_system,
     "multimodal": multimodal.make_system,
@@ -103,11 +105,11 @@ def make_system(config: Mapping[str, Any]) -> System:
     if name not in SYSTEMS:
         raise ValueError(
             f"config.model.name is '{name}'; the systems are {', '.join(sorted(SYSTEMS))}."
-            + nearest(name, SYSTEMS)
+            + nearest(str(name), SYSTEMS)
         )
     _check_dtypes(model, "config.model")
     rest = {name: _plain(config.get(name, {})) for name in ("loss", "loss_weights")}
-    rest["batch_size"] = config.get("batch_size", 0)
+    rest |= {name: config.get(name, 0) for name in ("batch_size", "total_steps")}
     return SYSTEMS[name]({"model": model, **rest})
 
 

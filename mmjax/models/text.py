@@ -12,16 +12,16 @@ from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import decode_text_variant, resolve
 from mmjax.layers.token_embed import look_up
-from mmjax.models.tower import pool_and_norm, tower_blocks
+from mmjax.models.tower import Tower, pool_and_norm, tower_blocks
 from mmjax.sharding import shard
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(Tower, kw_only=True):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width],
     and with `tokens` text_tokens [B, L, width], after the final norm.
 
     Attributes:
-      variant: "B"; width, depth, heads and mlp_dim override it.
+      variant: "B"; for it and what is not named here see `Tower`.
       length: maximum tokens of a text.
       causal: causal self-attention.
       mask_padding: mask padding in attention. Without it padding is attended to like any token, as
@@ -34,20 +34,9 @@ class TextTransformer(nn.Module):
 
     vocab_size: int
     length: int
-    variant: str | None = None
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    mlp_dim: int | None = None
     causal: bool = True
     mask_padding: bool = False
     pool: str = "end"
-    norm_epsilon: float = 1e-6
-    activation: str = "gelu"
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
     tokens: bool = False
 
     @property
@@ -64,8 +53,7 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
-        sizes, stream = self.sizes, activation_dtype(self.dtype)
-        width = sizes["width"]
+        width, stream = self.sizes["width"], activation_dtype(self.dtype)
         check_pool(self.pool, "config.model.text.pool", ("end", "last", "mean", "map"))
         text = batch["text"]
         mask = batch.get("text_mask")
@@ -82,10 +70,10 @@ class TextTransformer(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = shard(x, "batch", "length", "act_embed")
 
-        blocks = tower_blocks(self, sizes, causal=self.causal)
+        blocks = tower_blocks(self, causal=self.causal)
         x = blocks(x, mask if self.mask_padding else None, train=train)
 
         norm = LayerNorm(self.norm_epsilon, self.dtype, name="norm")
-        pooled = pool_and_norm(self, norm, x, mask, sizes["heads"], sizes["mlp_dim"])
+        pooled = pool_and_norm(self, norm, x, mask)
         tokens = {"text_tokens": norm(x)} if self.tokens else {}
         return {"text_features": pooled.astype(jnp.float32), **tokens}

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.attention import is_decoding
 from mmjax.layers.bert_embed import WordHead
@@ -34,6 +35,7 @@ class TextDecoder(nn.Module):
       decoder: fields of `Decoder`; it inherits length and dtype.
       tied: the logits use the embedding table.
       embed_scale: a factor of the embedded tokens, but not of inserted features (Gemma).
+      logit_cap: a cap c of the logits, c · tanh(logits / c); None: none (Gemma 2).
       word_head: a map with an activation and a norm in front of the logits, and a bias on them, as
         in BERT; see `WordHead`.
     """
@@ -45,6 +47,7 @@ class TextDecoder(nn.Module):
     tied: bool = True
     word_head: bool = False
     embed_scale: float | None = None
+    logit_cap: float | None = None
     dtype: str = "float32"
 
     def stack(self, **kwargs) -> Decoder:
@@ -109,6 +112,8 @@ class TextDecoder(nn.Module):
             logits = WordHead(*head, name="head")(x, embed.embedding)
         else:
             logits = embed.logits(x)
+        if self.logit_cap is not None:
+            logits = self.logit_cap * jnp.tanh(logits / self.logit_cap)
         return {"next_logits" if decoding else "text_logits": logits}
 
 
@@ -123,3 +128,27 @@ def make_text_decoder(
     fields = {"dtype": dtype, **fields}
     fields["decoder"] = {"cross_every": cross_every, **fields.get("decoder", {})}
     return TextDecoder(**check_kwargs(TextDecoder, fields, "config.model.text"), **kwargs)
+
+
+def decode_text(
+    model: nn.Module,
+    batch: Batch,
+    context: jax.Array | None,
+    context_mask: jax.Array | None,
+    train: bool,
+    cache_length: int,
+) -> dict[str, jax.Array]:
+    """What the model's `text_decoder` gives for the text of a batch, which attends to a context.
+
+    Args:
+      context: [B, S, C]; None: that of the cache; context_mask: [B, S] bool; None: all is valid.
+      cache_length: see `Decoder`.
+    """
+    return model.text_decoder(name="text")(
+        batch["text"],
+        batch.get("text_mask"),
+        context=context,
+        context_mask=context_mask,
+        train=train,
+        cache_length=cache_length,
+    )

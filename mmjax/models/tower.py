@@ -1,6 +1,5 @@
-"""Parts of image, text and audio towers, from the fields that they have in common."""
+"""Image, text and audio towers: the fields that they have in common, and parts made from them."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +9,31 @@ from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import ONE_TOKEN, AttentionPool, SequencePool, pool_tokens
 from mmjax.layers.transformer import Transformer
+from mmjax.models.encoder import HasBlocks
+
+
+class Sized(nn.Module):
+    """A transformer whose sizes have a name; its `sizes` are those that result.
+
+    Attributes:
+      variant: the name; width, depth, heads and mlp_dim override it.
+    """
+
+    variant: str | None = None
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    mlp_dim: int | None = None
+
+
+class Tower(HasBlocks, Sized):
+    """What image, text and audio towers have in common.
+
+    Attributes:
+      stochastic_depth, remat: see `Transformer`.
+    """
+
+    stochastic_depth: float = 0.0
 
 
 def learned_token(tower: nn.Module, name: str, width: int) -> jax.Array:
@@ -19,30 +43,17 @@ def learned_token(tower: nn.Module, name: str, width: int) -> jax.Array:
     return token + param(tower, f"{name}_position", init, (width,), ("embed",))
 
 
-def tower_blocks(
-    tower: nn.Module, sizes: Mapping[str, int], used: int | None = None, **settings: Any
-) -> Transformer:
-    """The blocks of an image or text tower, from the fields that both share, and `settings`.
+def tower_blocks(tower: Tower, used: int | None = None, **settings: Any) -> Transformer:
+    """The blocks of a tower, with further `settings` of `Transformer`.
 
     Args:
       used: how many of them are applied; None: all.
     """
-    kind, depth = Transformer, sizes["depth"]
+    kind, depth = Transformer, tower.sizes["depth"]
     if used is not None and used < depth and not tower.is_initializing():
         kind, depth = nn.map_variables(Transformer, "params", lambda x: first_layers(x, used)), used
-    return kind(
-        depth=depth,
-        heads=sizes["heads"],
-        mlp_dim=sizes["mlp_dim"],
-        activation=tower.activation,
-        dropout=tower.dropout,
-        stochastic_depth=tower.stochastic_depth,
-        remat=tower.remat,
-        epsilon=tower.norm_epsilon,
-        dtype=tower.dtype,
-        name="transformer",
-        **settings,
-    )
+    settings = {"stochastic_depth": tower.stochastic_depth, **settings}
+    return tower.blocks(depth, "transformer", kind, **settings)
 
 
 def first_layers(variables: Any, count: int) -> Any:
@@ -50,14 +61,7 @@ def first_layers(variables: Any, count: int) -> Any:
     return jax.tree.map(lambda x: x[:count], variables)
 
 
-def pool_and_norm(
-    tower: nn.Module,
-    norm: LayerNorm,
-    x: jax.Array,
-    mask: jax.Array | None,
-    heads: int,
-    mlp_dim: int,
-) -> jax.Array:
+def pool_and_norm(tower: Tower, norm: LayerNorm, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """The last steps of a tower: final norm and pooling, [B, L, D] -> [B, D]."""
     if tower.pool in ONE_TOKEN:  # the norm of one token, not of all
         return norm(pool_tokens(x, tower.pool, mask))
@@ -66,6 +70,16 @@ def pool_and_norm(
         return pool_tokens(x, "mean", mask)
     if tower.pool == "sequence":
         return SequencePool(name="pool")(x)
+    return attention_pool(tower)(x, mask)
+
+
+def attention_pool(tower: Tower) -> AttentionPool:
+    """Attention with a learned query, of the heads and the MLP of the tower's blocks."""
     return AttentionPool(
-        heads, mlp_dim, tower.activation, tower.norm_epsilon, tower.dtype, name="pool"
-    )(x, mask)
+        tower.sizes["heads"],
+        tower.sizes["mlp_dim"],
+        tower.activation,
+        tower.norm_epsilon,
+        tower.dtype,
+        name="pool",
+    )

@@ -8,21 +8,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Key
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
-from mmjax.models import glide, glide_sampling
+from mmjax.models import glide
 from mmjax.models.build import build
 from mmjax.models.clip import joint_projection
 from mmjax.models.glide import GLIDE
 from mmjax.models.glide_sampling import CONDITION
 from mmjax.models.vit import ViT
 from mmjax.sample.rows import numbered
-from mmjax.system import Context, System, Variables
+from mmjax.system import Context, System
 
 
 class ImageCondition(nn.Module):
@@ -129,6 +128,21 @@ class UnCLIP(GLIDE):
             return x
         return jax.image.resize(x, (len(x), *self.shape), "bilinear", antialias=True)
 
+    def conditioned(self, batch: Batch) -> Batch:
+        """The batch to sample from: with an embedding, or the image that it is that of.
+
+        Raises:
+          ValueError: it has neither.
+        """
+        if "image_embed" in batch:
+            return batch
+        if "image" not in batch:
+            raise ValueError(
+                "A decoder samples from the embedding of an image: give image_embed, as a prior "
+                "makes them of texts (python -m mmjax.unclip), or an image."
+            )
+        return {**batch, "clip_image": batch["image"]}
+
     def encode(self, batch: Batch, train: bool) -> dict[str, jax.Array]:
         """The condition and the context of a batch; called once in `__call__`."""
         given = super().encode(batch, train)
@@ -159,57 +173,6 @@ def corrupt(model: UnCLIP, batch: Batch, context: Context) -> Batch:
     return {**found, "image_embed_present": keep}
 
 
-def sample(
-    model: UnCLIP,
-    variables: Variables,
-    batch: Batch,
-    rng: Key[Array, " b"],
-    settings: Mapping[str, Any],
-) -> dict[str, jax.Array]:
-    """`System.sample`: `image` [B, H, W, 3] uint8; see `glide_sampling.sample`.
-
-    Args:
-      batch: `image_embed` [B, E], as of a prior; or an image, of which these are variations; with
-        or without `text` and `text_mask`, and `start`, as of `invert`.
-
-    Raises:
-      ValueError: neither of the two, or a wrong setting.
-    """
-    given = {k: x for k, x in _conditioned(batch).items() if k != "image"}
-    return glide_sampling.sample(model, variables, given, rng, settings)
-
-
-def invert(
-    model: UnCLIP,
-    variables: Variables,
-    batch: Batch,
-    rng: Key[Array, " b"],
-    settings: Mapping[str, Any],
-) -> dict[str, jax.Array]:
-    """`start` [B, H, W, C], from which `sample` makes the images of a batch under the same
-    condition; see `glide_sampling.invert`. With an image's embedding the two are all of it.
-
-    Source: Ramesh et al. 2022 (arXiv 2204.06125), section 3.
-    """
-    return glide_sampling.invert(model, variables, _conditioned(batch), rng, settings)
-
-
-def _conditioned(batch: Batch) -> Batch:
-    """A batch with an embedding, or the image that it is that of.
-
-    Raises:
-      ValueError: it has neither.
-    """
-    if "image_embed" in batch:
-        return batch
-    if "image" not in batch:
-        raise ValueError(
-            "A decoder samples from the embedding of an image: give image_embed, as a prior "
-            "makes them of texts (python -m mmjax.unclip), or an image."
-        )
-    return {**batch, "clip_image": batch["image"]}
-
-
 def make_model(config: Mapping[str, Any]) -> UnCLIP:
     """The decoder that `config.model` describes. See `build`."""
     return build(UnCLIP, config, "check", "make_backbone", "text_condition", "image_tower")
@@ -222,7 +185,7 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting, or settings that do not fit together.
     """
     model = make_model(config["model"])
-    return glide.system_of(model, config, spec(model), corrupt, sample)
+    return glide.system_of(model, config, spec(model), corrupt)
 
 
 def spec(model: UnCLIP) -> Spec:

@@ -17,8 +17,7 @@ from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
 from mmjax.layers.pixels import normalize
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.sizes import height_width
-from mmjax.layers.transformer import Transformer
+from mmjax.layers.sizes import TrainSize
 from mmjax.layers.tubelet_embed import (
     TubeletEmbed,
     TubeletPositions,
@@ -28,13 +27,14 @@ from mmjax.layers.tubelet_embed import (
 from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
 from mmjax.models.classification import classification
+from mmjax.models.encoder import Encoder
 from mmjax.models.masked_video import MaskedVideo
 from mmjax.models.video_decoder import VideoDecoder
 from mmjax.sharding import shard
 from mmjax.system import System
 
 
-class VideoViT(nn.Module):
+class VideoViT(TrainSize, Encoder):
     """batch["video"] [B, T, H, W, 3] -> video_features [B, width], logits [B, num_classes].
 
     `video_mask` [B, T]: a tubelet without any valid frame is not attended to.
@@ -82,21 +82,12 @@ class VideoViT(nn.Module):
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     norm_epsilon: float = 1e-6
     head_epsilon: float = 1e-5
-    activation: str = "gelu"
     qkv_bias: bool = True
     key_bias: bool = True
-    dropout: float = 0.0
     stochastic_depth: float = 0.0
-    remat: str = "none"
     num_classes: int | None = None
     embed_dim: int | None = None
     decoder: Mapping[str, Any] | None = None
-    dtype: str = "float32"
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of the frames."""
-        return height_width(self.image_size)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -221,20 +212,14 @@ class VideoViT(nn.Module):
 
     def _blocks(self, x, mask, depth: int, name: str, train: bool) -> jax.Array:
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return Transformer(
-            depth=depth,
-            heads=self.heads,
-            mlp_dim=self.mlp_dim,
-            activation=self.activation,
-            dropout=self.dropout,
+        blocks = self.blocks(
+            depth,
+            name,
             stochastic_depth=self.stochastic_depth,
-            remat=self.remat,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
             qkv_bias=self.qkv_bias,
             key_bias=self.key_bias,
-            name=name,
-        )(shard(x, "batch", "length", "act_embed"), mask, train=train)
+        )
+        return blocks(shard(x, "batch", "length", "act_embed"), mask, train=train)
 
     def _normed(self, x: jax.Array) -> jax.Array:
         """The tokens that are read after the blocks, in fp32."""

@@ -17,6 +17,7 @@ from mmjax.config import check_kwargs
 from mmjax.losses.masked import mask_words, masked_ids
 from mmjax.models.build import build
 from mmjax.models.videobert_model import VideoBERT, present
+from mmjax.sample.rows import numbered
 from mmjax.system import Context, Outputs, System, Terms, Weighted
 
 
@@ -115,7 +116,7 @@ def corrupt(model: VideoBERT, objectives: Objectives, batch: Batch, context: Con
     """
 
     def draw(i):
-        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(context.rng, i)
+        return numbered(context.rng, i)
 
     rates = np.asarray([objectives.text_only, objectives.video_only, objectives.both], np.float32)
     edges = np.cumsum(rates / rates.sum())

@@ -22,6 +22,7 @@ from mmjax.losses.masked import mask_words, masked_ids
 from mmjax.losses.optimal_transport import transport_distance
 from mmjax.models.build import build
 from mmjax.models.vilt_model import ViLT
+from mmjax.sample.rows import numbered
 from mmjax.system import Context, Outputs, System, Terms, Weighted
 
 
@@ -151,7 +152,7 @@ def corrupt(model: ViLT, objectives: Objectives) -> Callable[[Batch, Context], B
 
     def f(batch: Batch, context: Context) -> Batch:
         found = dict(batch)
-        keys = [jax.vmap(jax.random.fold_in, in_axes=(0, None))(context.rng, i) for i in (0, 1)]
+        keys = [numbered(context.rng, i) for i in (0, 1)]
         if masks:
             rest = {"mask_id": objectives.mask_id, "rate": objectives.mask_ratio}
             found["text_corrupted"], found["text_masked"] = mask_words(

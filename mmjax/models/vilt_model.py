@@ -18,7 +18,7 @@ from mmjax.layers.padded_patches import PaddedPatches
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import pool_tokens
 from mmjax.layers.sizes import height_width
-from mmjax.layers.transformer import Transformer
+from mmjax.models.encoder import Encoder
 from mmjax.sharding import shard
 
 CLASSIFY = ("question", "images", "tokens")
@@ -40,7 +40,7 @@ class View(NamedTuple):
     kind: int
 
 
-class ViLT(nn.Module):
+class ViLT(Encoder, kw_only=True):
     """Text and image -> text_tokens [B, L, width], image_tokens [B, 1 + P, width], logits.
 
     The batch has `text` [B, L] int32 with `text_mask`, and `image` [B, H, W, 3] uint8, of which
@@ -59,7 +59,7 @@ class ViLT(nn.Module):
     `false_text` and `false_text_mask` [B, N, L], the image is also seen beside each of these:
     rank_scores [B, 1 + N], the first of its own text.
 
-    Attributes:
+    Attributes: those of `Encoder`, and
       text: fields of `BertEmbed`; image: fields of `PaddedPatches`, and `padded_size`, (H, W) of
         the arrays in training where these are larger than `image_size`.
       images: images of an example.
@@ -78,10 +78,6 @@ class ViLT(nn.Module):
     Source: Kim et al. 2021 (arXiv 2102.03334); dandelin/ViLT, vilt_module.py.
     """
 
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int
     text: Mapping[str, Any]
     image: Mapping[str, Any]
     images: int = 1
@@ -92,11 +88,6 @@ class ViLT(nn.Module):
     num_classes: int | None = None
     classify: str = "question"
     qkv_bias: bool = True
-    activation: str = "gelu"
-    norm_epsilon: float = 1e-12
-    dropout: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
 
     def text_embed(self, **kwargs) -> BertEmbed:
         """The embedding that `text` describes."""
@@ -132,18 +123,8 @@ class ViLT(nn.Module):
         x, mask = (jnp.concatenate(parts, axis=1) for parts in zip(*tokens))
 
         # ---- blocks
-        x = Transformer(
-            self.depth,
-            self.heads,
-            self.mlp_dim,
-            activation=self.activation,
-            dropout=self.dropout,
-            remat=self.remat,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            qkv_bias=self.qkv_bias,
-            name="transformer",
-        )(shard(x, "batch", "length", "act_embed"), mask, train=train)
+        blocks = self.blocks(self.depth, "transformer", qkv_bias=self.qkv_bias)
+        x = blocks(shard(x, "batch", "length", "act_embed"), mask, train=train)
         x = LayerNorm(self.norm_epsilon, name="norm")(x)  # in fp32, as are all outputs
 
         # ---- tokens, and what the heads make of them

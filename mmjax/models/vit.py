@@ -20,25 +20,25 @@ from mmjax.layers.pixels import normalize
 from mmjax.layers.pooling import check_pool, pool_tokens
 from mmjax.layers.position import LearnedGrid, sincos1d, sincos2d
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.sizes import height_width, image_tower_sizes
+from mmjax.layers.sizes import TrainSize, image_tower_sizes
 from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
 from mmjax.models.classification import classification
-from mmjax.models.tower import learned_token, pool_and_norm, tower_blocks
+from mmjax.models.tower import Tower, learned_token, pool_and_norm, tower_blocks
 from mmjax.sharding import shard
 from mmjax.system import System
 
 POOLS = ("cls", "cls_mean", "cls_tokens", "mean", "map", "sequence", "none", "all")
 
 
-class ViT(nn.Module):
+class ViT(TrainSize, Tower):
     """batch["image"] [B, H, W, 3] -> image_features [B, width], and logits [B, num_classes].
 
     With a mask_token, a batch may have `image_masked` [B, patches] bool: the patches that it
     replaces.
 
     Attributes:
-      variant: "ViT-B/16"; width, depth, heads, mlp_dim and patch_size override it.
+      variant: "ViT-B/16"; patch_size overrides it too. For what is not named here see `Tower`.
       image_size: (H, W) of training; sets the stored grid of positions. Other sizes work too.
       image_mean, image_std: of the pixels in [0, 1], per channel.
       pool: "cls" (adds a class token), "cls_mean" (class token and mean of the patches
@@ -66,8 +66,7 @@ class ViT(nn.Module):
         convolution without padding; otherwise such images raise an error.
       patch_dropout: fraction of the patches that a training step drops.
       block_norm: "pre" or "between"; see `Block`.
-      gated_mlp, qkv_bias, layer_scale, stochastic_depth, attention_dropout, remat: see
-        `Transformer`.
+      gated_mlp, qkv_bias, layer_scale, attention_dropout: see `Transformer`.
       num_classes: size of the head; None: no head.
       embed_dim: size of image_embed, of unit length, from a linear map of image_features as in a
         CLIP; None: no such map.
@@ -81,11 +80,6 @@ class ViT(nn.Module):
     (arXiv 2309.16588); mask token: BEiT, Bao et al. 2022 (arXiv 2106.08254), section 2.3.
     """
 
-    variant: str | None = None
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    mlp_dim: int | None = None
     patch_size: int | None = None
     image_size: int | tuple[int, int] = (224, 224)
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -95,14 +89,8 @@ class ViT(nn.Module):
     stem: str = "patch"
     patch_bias: bool = True
     pre_norm: bool = False
-    norm_epsilon: float = 1e-6
-    activation: str = "gelu"
-    dropout: float = 0.0
     patch_dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    remat: str = "none"
     num_classes: int | None = None
-    dtype: str = "float32"
     class_token: bool = False
     distillation: str = "none"
     registers: int = 0
@@ -124,11 +112,6 @@ class ViT(nn.Module):
     def sizes(self) -> dict[str, int]:
         """width, depth, heads, mlp_dim and patch_size, from the variant and the fields."""
         return image_tower_sizes(self, "config.model of a ViT")
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of the images in training."""
-        return height_width(self.image_size)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -167,7 +150,6 @@ class ViT(nn.Module):
         # ---- blocks
         x = tower_blocks(
             self,
-            sizes,
             self._used_blocks(sizes["depth"]),
             gated_mlp=self.gated_mlp,
             qkv_bias=self.qkv_bias,
@@ -193,7 +175,7 @@ class ViT(nn.Module):
             features = jnp.concatenate([norm(x[:, 0]), pool_tokens(norm(patches), "mean")], -1)
         else:
             y = x if self.pool == "cls" else patches
-            features = pool_and_norm(self, norm, y, None, sizes["heads"], sizes["mlp_dim"])
+            features = pool_and_norm(self, norm, y, None)
         features = features.astype(jnp.float32)
         if self.pre_logits is not None:
             features = jnp.tanh(

@@ -17,7 +17,7 @@ from mmjax.layers.position import sinusoids
 from mmjax.layers.transformer import Transformer
 from mmjax.models import language
 from mmjax.models.build import build
-from mmjax.models.text_decoder import GeneratesText, TextDecoder, make_text_decoder
+from mmjax.models.text_decoder import GeneratesText, TextDecoder, decode_text, make_text_decoder
 from mmjax.sharding import shard
 from mmjax.system import System, Variables
 
@@ -143,14 +143,7 @@ class Whisper(GeneratesText, nn.Module):
         seen = None
         if "audio_present" in batch and tokens is not None:
             seen = jnp.broadcast_to(batch["audio_present"][:, None], tokens.shape[:2])
-        return self.text_decoder(name="text")(
-            batch["text"],
-            batch.get("text_mask"),
-            context=tokens,
-            context_mask=seen,
-            train=train,
-            cache_length=cache_length,
-        )
+        return decode_text(self, batch, tokens, seen, train, cache_length)
 
 
 def make_model(config: Mapping[str, Any]) -> Whisper:

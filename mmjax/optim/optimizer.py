@@ -114,14 +114,44 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
     kind, rate = settings.schedule, settings.learning_rate
     warmup, end = settings.warmup_steps, float(settings.end_learning_rate_fraction)
     cooldown, timescale = settings.cooldown_steps, float(settings.timescale)
+    if 0 < warmup < 1:
+        warmup = round(warmup * total_steps)
+    _check_schedule(settings, total_steps, warmup)
+
+    def schedule(step: int | np.ndarray) -> float | np.ndarray:
+        after = np.clip(step - warmup, 0, total_steps - warmup)
+        progress = after / max(total_steps - warmup, 1)
+        if kind == "cosine":
+            factor = end + (1.0 - end) * 0.5 * (1.0 + np.cos(math.pi * progress))
+        elif kind == "linear":
+            factor = end + (1.0 - end) * (1.0 - progress)
+        elif kind == "rsqrt":
+            factor = 1.0 / np.sqrt(1.0 + after / timescale)
+        else:
+            factor = 1.0
+        if cooldown:
+            factor = end + (factor - end) * np.clip((total_steps - step) / cooldown, 0.0, 1.0)
+        return (
+            schedules.schedule(rate, step) * factor * np.minimum(1.0, (step + 1.0) / max(warmup, 1))
+        )
+
+    return schedule
+
+
+def _check_schedule(settings: Any, total_steps: int, warmup: float) -> None:
+    """Raise ValueError for settings of the learning rate that are out of range or do not fit.
+
+    Args:
+      warmup: its steps, of a fraction too.
+    """
+    kind, rate, cooldown = settings.schedule, settings.learning_rate, settings.cooldown_steps
+    end, timescale = float(settings.end_learning_rate_fraction), float(settings.timescale)
     if kind not in ("cosine", "linear", "rsqrt", "constant"):
         raise ValueError(
             f"config.optim.schedule is '{kind}': use 'cosine', 'linear', 'rsqrt' or 'constant'."
         )
     if total_steps < 1:
         raise ValueError(f"The run has {total_steps} steps: it needs at least 1.")
-    if 0 < warmup < 1:
-        warmup = round(warmup * total_steps)
     if not 0 <= warmup <= total_steps or warmup != int(warmup):
         raise ValueError(
             f"config.optim.warmup_steps is {settings.warmup_steps} in a run of {total_steps} "
@@ -148,25 +178,6 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
             f"config.optim has end_learning_rate_fraction {end}, timescale {timescale}: use a "
             "fraction from 0 to 1 and a timescale > 0."
         )
-
-    def schedule(step: int | np.ndarray) -> float | np.ndarray:
-        after = np.clip(step - warmup, 0, total_steps - warmup)
-        progress = after / max(total_steps - warmup, 1)
-        if kind == "cosine":
-            factor = end + (1.0 - end) * 0.5 * (1.0 + np.cos(math.pi * progress))
-        elif kind == "linear":
-            factor = end + (1.0 - end) * (1.0 - progress)
-        elif kind == "rsqrt":
-            factor = 1.0 / np.sqrt(1.0 + after / timescale)
-        else:
-            factor = 1.0
-        if cooldown:
-            factor = end + (factor - end) * np.clip((total_steps - step) / cooldown, 0.0, 1.0)
-        return (
-            schedules.schedule(rate, step) * factor * np.minimum(1.0, (step + 1.0) / max(warmup, 1))
-        )
-
-    return schedule
 
 
 def match_parts(config: Mapping[str, Any], params: Any) -> dict[str, Part]:

@@ -4,9 +4,11 @@ The trace is in `<workdir>/profile/`, for XProf (`xprof WORKDIR/profile`) or Per
 `<workdir>/profile.json`, which the report shows.
 """
 
+import bisect
 import heapq
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +28,11 @@ FILE = "profile.json"
 # and scopes, such as of an earlier version, and with it those names.
 _NAMES_IN_KEY = "jax_compilation_cache_include_metadata_in_key"
 
+_DEVICE = re.compile(r"/device:(TPU|GPU):(\d+)$")
+
 Event = tuple[float, float, str]  # start, end, category
+# Start and duration in ns, instruction ("": not known), its module, and the program's number.
+Op = tuple[float, float, str, str, Any]
 
 
 def check(settings: Mapping[str, int], total_steps: int) -> None:
@@ -172,37 +178,55 @@ def _events(
 ) -> Iterator[Event]:
     """The instructions that ran, of the first device (all of a CPU's), in seconds.
 
-    XLA names an instruction in the statistics of its event on CPU and GPU, and in the name of the
-    event on TPU, in the line "XLA Ops". The number that it gives a program says no more than that
-    it is another one: programs are told apart by the order in which they begin.
+    The number that XLA gives a program says no more than that it is another one: programs are told
+    apart by the order in which they begin. Sparse cores of a TPU are left out.
 
     Args:
       programs: module and categories of each.
     """
     planes = list(jax.profiler.ProfileData.from_file(str(trace)).planes)
-    devices = sorted(
-        (p for p in planes if p.name.startswith(("/device:TPU", "/device:GPU"))),
-        key=lambda plane: plane.name,
-    )
-    found = []
-    for plane in devices[:1] or [p for p in planes if p.name == "/host:CPU"]:
-        for line in plane.lines:
-            for event in line.events:
-                stats = dict(event.stats)
-                name = stats.get("hlo_op")
-                if name is None and line.name == "XLA Ops":
-                    name = event.name.partition(" = ")[0].lstrip("%")
-                if name is not None:
-                    at, own = (event.start_ns, event.duration_ns), programs[0][0]
-                    found.append((*at, name, stats.get("hlo_module", own), stats.get("program_id")))
+    devices = [(int(kind[2]), kind[1], p) for p in planes if (kind := _DEVICE.match(p.name))]
+    if devices:
+        _, kind, plane = min(devices, key=lambda device: device[0])
+        if kind == "TPU":
+            found = _of_tpu(plane, programs[0][0])
+        else:
+            # Kernels, also those of a CUDA graph, of which the instruction is not known, and
+            # copies. Other lines repeat them by instruction, or are of the tracer itself.
+            found = _by_stats(line for line in plane.lines if line.name.startswith("Stream #"))
+    else:
+        lines = (line for p in planes if p.name == "/host:CPU" for line in p.lines)
+        found = (op for op in _by_stats(lines) if op[2])
     numbers: dict[Any, int] = {}
-    for start, duration, name, module, number in sorted(found, key=lambda event: event[0]):
+    for start, duration, name, module, number in sorted(found, key=lambda op: op[0]):
         category = "other"
-        if module == programs[0][0]:
+        if name and module == programs[0][0]:
             at = numbers.setdefault(number, min(len(numbers), len(programs) - 1))
             category = programs[at][1].get(name, "other")
         if category is not None:
             yield start * 1e-9, (start + duration) * 1e-9, category
+
+
+def _by_stats(lines: Iterable[Any]) -> Iterator[Op]:
+    """The events of some lines, with the instructions in their statistics."""
+    for line in lines:
+        for event in line.events:
+            stats = dict(event.stats)
+            program = stats.get("hlo_module", ""), stats.get("program_id")
+            yield event.start_ns, event.duration_ns, stats.get("hlo_op", ""), *program
+
+
+def _of_tpu(plane: Any, own: str) -> Iterator[Op]:
+    """The instructions that ran on a TPU: a line has them, by their HLO, and another one the
+    programs, as "MODULE(NUMBER)". Without the latter all instructions are of the module `own`."""
+    lines = {line.name: list(line.events) for line in plane.lines}
+    modules = sorted(lines.get("XLA Modules", ()), key=lambda event: event.start_ns)
+    starts = [event.start_ns for event in modules]
+    for event in lines.get("XLA Ops", ()):
+        at = bisect.bisect_right(starts, event.start_ns) - 1
+        module, _, number = modules[at].name.partition("(") if at >= 0 else (own, "", None)
+        name = event.name.partition(" = ")[0].lstrip("%")
+        yield event.start_ns, event.duration_ns, name, module, number
 
 
 def spread(events: Iterable[Event]) -> dict[str, float]:

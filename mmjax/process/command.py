@@ -6,17 +6,21 @@ the allocator is set in time.
 
 import argparse
 import difflib
+import math
 import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from mmjax import storage
 from mmjax.process import runtime
 
 URLS = ("workdir", "model")  # flags whose value may be one: a folder of a bucket
+MOST_SEEDS = 1 << 32  # as in a config
 WORKDIR = ("--workdir", {"required": True, "help": "the run's folder, also gs:// or s3://"})
 PROCESSES = tuple(
     (flag, {"type": kind, "default": os.environ.get(variable), "help": f"{what} [{variable}]"})
@@ -33,6 +37,13 @@ PROCESSES = tuple(
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage has twenty."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help shows the flags)\n")
+
+
 def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
     """Parse the command line and prepare the process.
 
@@ -43,7 +54,7 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
     Returns:
       the flags, with all --config.KEY=VALUE arguments in `overrides`.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     for name, settings in flags:
@@ -58,7 +69,13 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
         if name not in URLS and isinstance(value, str) and storage.is_url(value):
             known = " and ".join(f"--{flag}" for flag in URLS)
             parser.error(f"--{name} is a URL, which only {known} may be: give a path of a disk")
+        if isinstance(value, float) and not math.isfinite(value):
+            parser.error(f"--{name} is {value}: give a finite number")
+        if name == "seed" and not 0 <= (value or 0) < MOST_SEEDS:
+            parser.error(f"--seed is {value}: give a whole number from 0 to {MOST_SEEDS - 1}")
     args.overrides = rest
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the starter ignores it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no trace of the imports that follow
     runtime.prepare()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
     return args
@@ -80,6 +97,8 @@ def run(main: Callable[[], object]) -> None:
     Of several processes, the others end too: see `mmjax.process.distributed.leave`.
     """
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except KeyboardInterrupt:
         _leave("it was interrupted", 130)

@@ -21,6 +21,7 @@ from mmjax.losses.captioning import token_losses
 from mmjax.rerank import chooser
 from mmjax.run.experiment import Experiment, open_source
 from mmjax.run.kept import Kept
+from mmjax.run.member import Member, digest_of
 from mmjax.run.open_run import open_run
 from mmjax.system import (
     Outputs,
@@ -68,6 +69,7 @@ class Runner:
         self.progress, self.samples, self.step = progress, workdir / "samples", 0
         self.kept = Kept()
         self._run, self._workdir = run, workdir
+        self._members: dict[Path, Member] = {}
         self._placed, self._whole = sharding.batch_sharding(run.mesh), sharding.named(run.mesh)
         self._share = sharding.batch_share(run.mesh)
         index, count = self._share
@@ -77,14 +79,23 @@ class Runner:
         self._collect = jax.jit(lambda _, batch: batch, out_shardings=self._whole)
         self._keys = jax.jit(lambda seed, rows: row_keys(jax.random.wrap_key_data(seed), rows))
 
-    def open_member(self, workdir: str) -> tuple["Runner", Variables]:
-        """Another run of an ensemble with the variables of its newest checkpoint.
+    def open_member(self, workdir: str) -> Member:
+        """Another run of an ensemble, with the newest checkpoint that it has at the first call.
 
         Raises:
-          ValueError: a workdir without a checkpoint.
+          ValueError: a workdir without a checkpoint, or this run's own.
         """
-        run, found, _ = open_run(Path(workdir))
-        return Runner(run, Path(workdir), self.progress), found
+        path = Path(workdir).resolve()
+        if path == self._workdir.resolve():
+            raise ValueError(
+                f"The member '{workdir}' is the run itself, which is part of the ensemble anyway: "
+                "name other runs."
+            )
+        if path not in self._members:
+            run, found, step = open_run(Path(workdir))
+            runner = Runner(run, Path(workdir), self.progress)
+            self._members[path] = Member(runner, found, step, digest_of(found))
+        return self._members[path]
 
     def open_source(self, config: Mapping[str, Any]) -> Any:
         """The source that a config describes."""
@@ -164,7 +175,7 @@ class Runner:
         @functools.partial(jax.jit, out_shardings=self._whole)
         def losses(variables, batch):
             context = evaluation_context(batch, self._run.config.total_steps, memory_of(variables))
-            real = batch["example_id"] >= 0
+            real = batch["example_id"] != -1
             batch = {k: x & real if k.endswith("_present") else x for k, x in batch.items()}
             if system.corrupt is not None:
                 batch = system.corrupt(batch, context)
@@ -275,7 +286,10 @@ class Runner:
         """This process's rows -> those of all processes."""
         if self._share[1] == 1:
             return batch
-        return jax.tree.map(np.asarray, self._on_mesh(self._collect, None, batch))
+        found = jax.tree.map(np.asarray, self._on_mesh(self._collect, None, batch))
+        if "example_id" in found:
+            found["example_id"] = batches.example_ids(found["example_id"])
+        return found
 
     def _hook(self, name: str, problem: str) -> Callable[..., Any]:
         hook = getattr(self._run.system, name)

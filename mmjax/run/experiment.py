@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from mmjax import batch as batches
 from mmjax import sharding, step
-from mmjax.config import check_counts
+from mmjax.config import check_numbers
 from mmjax.data import mixture, pipeline
 from mmjax.data import open_source as sources
 from mmjax.data.text.tokenizer import Tokenizer
@@ -130,7 +130,7 @@ def build(
     Raises:
       ValueError: settings that are unknown, or do not fit each other, the mesh or the tokenizer.
     """
-    check_counts(config)
+    check_numbers(config)
     mesh = sharding.make_mesh(config.mesh, devices)
     _check_batch_size(config, mesh)
     system = make_system(config)

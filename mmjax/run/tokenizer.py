@@ -4,7 +4,7 @@ import inspect
 import json
 
 from mmjax import pretrained
-from mmjax.config import check_type
+from mmjax.config import check_type, nearest
 from mmjax.data.text.clip_bpe import clip_bpe
 from mmjax.data.text.from_file import from_file
 from mmjax.data.text.tokenizer import is_saved, load_tokenizer
@@ -32,7 +32,10 @@ def make_tokenizer(config, corpus=None, saved=None):
     strict = config.pop("strict", False)
     kind = config.pop("kind", None)
     if kind not in KINDS:
-        raise ValueError(f"no tokenizer kind {kind!r}; there are {', '.join(KINDS)}")
+        raise ValueError(
+            f"config.tokenizer.kind is {kind!r}: use one of {', '.join(KINDS)}."
+            + nearest(str(kind), KINDS)
+        )
     if saved is not None and is_saved(saved):
         tokenizer = load_tokenizer(saved, strict)
         # As it is read from JSON, where a tuple is a list.
@@ -42,7 +45,10 @@ def make_tokenizer(config, corpus=None, saved=None):
         )
         if changed:
             was = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
-            raise ValueError(f"the tokenizer in {saved} was made from another config: {was}")
+            raise ValueError(
+                f"The tokenizer in {saved} was made from another config ({was}): set "
+                "config.tokenizer back, or train in another workdir."
+            )
         return tokenizer
     if kind in ("train_bpe", "train_characters", "train_words"):
         if corpus is None:

@@ -164,6 +164,8 @@ def main() -> None:
         )
     if loaded.config["name"] == "diffusion_prior":
         raise ValueError("A prior samples embeddings: for images use python -m mmjax.unclip.")
+    if loaded.config["name"] == "karlo":
+        raise ValueError("Images of a Karlo are sampled by python -m mmjax.unclip --decoder.")
     latents = bool(loaded.config.get("latents"))
     if latents != (out.suffix == ".npy"):
         kind, suffix = ("latents", ".npy") if latents else ("images", ".png")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jaxtyping import Array, Float, Key
 
 from mmjax.config import nearest
+from mmjax.number import check_finite
 from mmjax.sample import samplers
 from mmjax.sample.grid import Grid, even, karras
 from mmjax.sample.guidance import Predict
@@ -44,6 +45,7 @@ class Settings:
             if not ok:
                 raise ValueError(f"sample.{name} is {getattr(self, name)!r}: it must be {must}.")
 
+        check_finite(vars(self), "sample")
         if self.sampler not in SAMPLERS:
             raise ValueError(
                 f"sample.sampler is '{self.sampler}'; use one of {', '.join(SAMPLERS)}."

@@ -122,20 +122,13 @@ def query(args) -> None:
         raise ValueError('Give `query` either words in quotes or --image=FILE: "a red bus".')
     opened = open_index(args.index)
     graph = approximate.Graph(opened) if args.approximate else None
-    image = _read(args.image) if args.image else b""
+    image = image_files.read(args.image) if args.image else b""
     model = named_or_default(args.model or opened.about["model"])
     embedder = open_embedder(model, sizes=(1,))
     opened.check_model(embedder.fingerprint, model)
     asked = embedder.images([embedder.prepare(image)]) if image else embedder.texts([args.what])
     (hits,) = opened.search(asked, args.k, by=graph)
     print_hits(hits, opened.root, args.json)
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"Cannot read the image '{path}': {error.strerror}.") from None
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from mmjax.workdir import jsonl
 
 INDEX = "index.json"
 FORMAT = 1
+MOST_DIM = 1 << 20  # numbers of a vector; a larger count is damage
 _TEXTS = dict.fromkeys(("root", "model", "fingerprint", "storage"), str)
 
 
@@ -350,7 +351,9 @@ def read_about(folder: Path) -> dict:
         fault = jsonl.fault_of(about, format=int, dim=int, generation=int, **_TEXTS)
         if fault or about.pop("format") != FORMAT or about["storage"] not in KINDS:
             raise ValueError
-        if about["dim"] < 1 or type(about.get("updates", 0)) is not int or "\0" in about["root"]:
+        if not 1 <= about["dim"] <= MOST_DIM or type(about.get("updates", 0)) is not int:
+            raise ValueError
+        if "\0" in about["root"]:
             raise ValueError
     except (ValueError, RecursionError):
         raise ValueError(

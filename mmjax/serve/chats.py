@@ -22,7 +22,7 @@ from mmjax.serve.batcher import Busy
 from mmjax.serve.decoders import Lanes
 from mmjax.text_stream import open_model
 from mmjax.tools.run import Loaded
-from mmjax.tools.table import named
+from mmjax.tools.table import OF_RECORDINGS, named
 
 MOST_MESSAGES, MOST_CHARACTERS, MOST_IMAGES = 100, 20_000, 8
 NEW_TOKENS = 256  # between two calls of tools; a quarter of the window if that is less
@@ -150,9 +150,17 @@ def open_chats(path: str, tools: str, decoding: Lanes) -> Chats:
       path: of the model; tools: names, separated by commas.
 
     Raises:
-      ValueError: see `open_model` and `Chat`; an unknown tool, or one that cannot be loaded.
+      ValueError: see `open_model` and `Chat`; an unknown tool, one that reads recordings, or one
+        that cannot be loaded.
     """
-    loaded, found = open_model(path), named(tools)
+    found = named(tools)
+    for name in OF_RECORDINGS:
+        if name in found:
+            raise ValueError(
+                f"The tool '{name}' reads a recording, which nobody can send on the page: leave it "
+                "out of --tools, or ask with python -m mmjax.generate --chat --audio=FILE."
+            )
+    loaded = open_model(path)
     for tool in found.values():
         if isinstance(tool, Loaded):
             tool.load()  # now: it may take longer than an answer

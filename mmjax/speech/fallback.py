@@ -9,6 +9,7 @@ import numpy as np
 
 from mmjax.data.text.special_tokens import SpecialTokens
 from mmjax.decode.generate import Generated
+from mmjax.number import check_finite
 from mmjax.speech.programs import Heard, Programs
 
 
@@ -24,7 +25,7 @@ class Thresholds:
         silent.
 
     Raises:
-      ValueError: no temperatures, or a negative one.
+      ValueError: no temperatures, a negative one, or a number that is not finite.
 
     Source: Radford et al. 2022 (arXiv 2212.04356), section 4.5.
     """
@@ -35,6 +36,7 @@ class Thresholds:
     no_speech: float = 0.6
 
     def __post_init__(self):
+        check_finite(vars(self), "thresholds")
         if not self.temperatures or min(self.temperatures) < 0:
             raise ValueError(
                 f"The temperatures are {self.temperatures}: give at least one, of 0 or above."

@@ -35,7 +35,7 @@ WHOLE = "_CHECKPOINT_METADATA"  # pushed last of a checkpoint: without it, it is
 PUSH_SECONDS = 20.0
 _BLOCK = 64 << 20
 _NOT_MIRRORED = re.compile(
-    rf"{re.escape(MARK)}|\.lock(/.*)?|.*\.partial|.*\.orbax-checkpoint-tmp(/.*)?"
+    rf"{re.escape(MARK)}|.*\.lock(/.*)?|.*\.partial|.*\.orbax-checkpoint-tmp(/.*)?"
 )
 
 

@@ -47,6 +47,7 @@ MODELS: Mapping[str, tuple[Callable[[str], Tool], float]] = {
     "detector": (_detector, 60.0),
     "speech": (_speech, 300.0),
 }
+OF_RECORDINGS = ("speech",)  # which do nothing without one
 WITH_DEFAULT = ("classifier",)  # whose model need not be named
 
 

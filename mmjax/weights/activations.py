@@ -25,7 +25,7 @@ def read(name: str, where: str) -> str:
     Raises:
       ValueError: an unknown name.
     """
-    if name not in NAMES:
+    if not isinstance(name, str) or name not in NAMES:
         raise ValueError(f"{where} is '{name}'; these can be read: {', '.join(NAMES)}.")
     return NAMES[name]
 

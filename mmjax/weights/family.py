@@ -27,7 +27,8 @@ and, where our models can be saved in the family's layout,
     optionally published_preprocessor(model, transform) -> preprocessor_config.json;
     optionally complete_config(config, pretrained) -> config.json with further settings;
     optionally published_name(name, model) -> the name in the files of a name in the table;
-    optionally LAYOUT: the names of the files, if other than `published.HUB`;
+    optionally LAYOUT: the names of the files, if other than `published.HUB`, and LAYOUTS, by the
+        folder of a tensor whose name begins with one; TOKENIZER: the folder of the tokenizer;
     optionally buffers(model) -> name -> array, of tensors that are not parameters;
     optionally published_generation(pretrained) -> generation_config.json;
     optionally published_files(pretrained) -> name -> content of further JSON files;
@@ -59,9 +60,11 @@ from mmjax.weights.families import (
     efficientnet_lite,
     flava,
     flava_codebook,
+    gemma,
     glide,
     gpt2,
     idefics3,
+    karlo,
     llama,
     llama_gguf,
     llava,
@@ -85,6 +88,8 @@ FAMILIES = {
     "DiTTransformer2DModel": diffusers_dit,
     "PriorTransformer": prior_transformer,
     "UNet2DModel": diffusers_unet,
+    "UnCLIPImageVariationPipeline": karlo,
+    "UnCLIPPipeline": karlo,
     "albef": albef,
     "align": align,
     "audio-spectrogram-transformer": ast,
@@ -106,6 +111,8 @@ FAMILIES = {
     "dinov2_with_registers": dinov2,
     "flava": flava,
     "flava_image_codebook": flava_codebook,
+    "gemma": gemma,
+    "gemma2": gemma,
     "gguf": llama_gguf,
     "glide": glide,
     "gpt2": gpt2,

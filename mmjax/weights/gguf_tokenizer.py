@@ -11,6 +11,7 @@ import tokenizers as hf
 from tokenizers import decoders, models, pre_tokenizers
 
 from mmjax.data.text import sentencepiece
+from mmjax.data.text.library import one_error
 from mmjax.data.text.tokenizer import Tokenizer
 
 # Values of tokenizer.ggml.token_type.
@@ -112,14 +113,12 @@ def _byte_level(path, metadata, tokens) -> tuple[hf.Tokenizer, bool]:
     words = KINDS[name]
     if merges is None:
         raise ValueError(f"tokenizer.ggml.merges is missing in '{path}'.")
-    try:
+    with one_error(f"'{path}' has an incomplete BPE vocabulary"):
         model = models.BPE(
             vocab={token: i for i, token in enumerate(tokens)},
             merges=[tuple(merge.split(" ", 1)) for merge in merges],
             ignore_merges=words.whole_words,
         )
-    except Exception as error:  # the library raises a bare Exception
-        raise ValueError(f"'{path}' has an incomplete BPE vocabulary: {error}") from None
     backend = hf.Tokenizer(model)
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", False)
     steps = [pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=words.pattern is None)]

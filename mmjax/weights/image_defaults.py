@@ -7,17 +7,21 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+def _square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
 _BICUBIC = {"resample": FILTERS.index("bicubic"), "default_to_square": False}
 _CLIP = {
     **_BICUBIC,
     "size": {"shortest_edge": 224},
     "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
+    "crop_size": _square(224),
     "image_mean": CLIP_MEAN,
     "image_std": CLIP_STD,
 }
 _HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
-_SQUARE = {"size": {"height": 224, "width": 224}, **_HALF}
+_SQUARE = {"size": _square(224), **_HALF}
 _TILES = {
     **_HALF,
     "resample": FILTERS.index("lanczos"),
@@ -31,7 +35,7 @@ _VIDEO = {
     "resample": FILTERS.index("bilinear"),
     "default_to_square": False,
     "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
+    "crop_size": _square(224),
 }
 # Settings that a file may omit, by its image_processor_type: defaults of transformers 5.23.
 CLASSES = {
@@ -39,7 +43,7 @@ CLASSES = {
     "BlipImageProcessor": {
         **_BICUBIC,
         "default_to_square": True,
-        "size": {"height": 384, "width": 384},
+        "size": _square(384),
         "image_mean": CLIP_MEAN,
         "image_std": CLIP_STD,
     },
@@ -49,27 +53,27 @@ CLASSES = {
         **_BICUBIC,
         **_HALF,
         "default_to_square": True,
-        "size": {"height": 256, "width": 256},
+        "size": _square(256),
         "do_center_crop": True,
-        "crop_size": {"height": 224, "width": 224},
+        "crop_size": _square(224),
     },
     "EfficientNetImageProcessor": {
         **_BICUBIC,
         **_HALF,
         "default_to_square": True,
-        "size": {"height": 346, "width": 346},
-        "crop_size": {"height": 289, "width": 289},
+        "size": _square(346),
+        "crop_size": _square(289),
         "include_top": True,
     },
     "FlavaImageProcessor": {
         **_CLIP,
         "default_to_square": True,
-        "size": {"height": 224, "width": 224},
+        "size": _square(224),
         "codebook_do_resize": True,
-        "codebook_size": {"height": 112, "width": 112},
+        "codebook_size": _square(112),
         "codebook_resample": FILTERS.index("lanczos"),
         "codebook_do_center_crop": True,
-        "codebook_crop_size": {"height": 112, "width": 112},
+        "codebook_crop_size": _square(112),
         "codebook_do_rescale": True,
         "codebook_rescale_factor": 1 / 255,
         "codebook_do_map_pixels": True,
@@ -81,13 +85,13 @@ CLASSES = {
     "OwlViTImageProcessor": {
         **_CLIP,
         "default_to_square": True,
-        "size": {"height": 768, "width": 768},
+        "size": _square(768),
         "do_center_crop": False,
     },
     "Owlv2ImageProcessor": {
         **_CLIP,
         "default_to_square": True,
-        "size": {"height": 960, "width": 960},
+        "size": _square(960),
         "do_center_crop": False,
         "do_pad": True,
         "anti_aliasing": True,
@@ -96,7 +100,7 @@ CLASSES = {
         "resample": FILTERS.index("bilinear"),
         "size": {"longest_edge": 1024},
         "do_pad": True,
-        "pad_size": {"height": 1024, "width": 1024},
+        "pad_size": _square(1024),
         "image_mean": (0.485, 0.456, 0.406),
         "image_std": (0.229, 0.224, 0.225),
     },

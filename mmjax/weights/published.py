@@ -8,18 +8,19 @@ from mmjax.data import text_file
 from mmjax.layers.sizes import height_width
 from mmjax.weights import ctranslate2, schema, tensor_file
 from mmjax.weights.gguf import GGUF
-from mmjax.weights.tensor_file import Safetensors, Tensors
+from mmjax.weights.tensor_file import Files, Safetensors, Tensors
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 PROCESSOR = "processor_config.json"  # of transformers 5: images, texts and audio in one file
 OPEN_CLIP = "open_clip_config.json"
+PIPELINE = "model_index.json"  # of diffusers: several models, each in a folder
 # Settings of config.json that no model of ours reads, and that others read in a saved folder.
 KEPT = (
     *(f"{role}_token_id" for role in ("bos", "eos", "pad", "sep", "cls", "mask", "decoder_start")),
     "problem_type",
 )
 SIDES = ("image_size", "patch_size")  # settings that may be a list of height and width
-CONFIGS = (CONFIG, OPEN_CLIP)
+CONFIGS = (CONFIG, OPEN_CLIP, PIPELINE)
 
 
 class Layout(NamedTuple):
@@ -57,6 +58,11 @@ def open_folder(folder: Path) -> Published:
         return _open_clip(folder)
     if (folder / ctranslate2.FILE).is_file() and not both:
         return _open_ctranslate2(folder)
+    if config_file(folder).name == PIPELINE:
+        config = read_json(folder / PIPELINE)
+        return Published(
+            folder, {**config, "model_type": config.get("_class_name")}, None, Files({})
+        )
     config = read_json(folder / CONFIG)
     if "n_audio_state" in config:  # the sizes of openai/whisper, which name no type
         config.setdefault("model_type", "whisper")
@@ -66,6 +72,12 @@ def open_folder(folder: Path) -> Published:
         tensors = Safetensors(folder, DIFFUSERS.tensors, DIFFUSERS.index)
         return Published(folder, {**config, "model_type": config["_class_name"]}, None, tensors)
     return Published(folder, config, _preprocessor(folder), Safetensors(folder))
+
+
+def config_file(folder: Path) -> Path:
+    """config.json of a folder, or model_index.json of one that has only this."""
+    pipeline = (folder / PIPELINE).is_file() and not (folder / CONFIG).is_file()
+    return folder / (PIPELINE if pipeline else CONFIG)
 
 
 def _preprocessor(folder: Path) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 # The first pattern that is the whole name of a setting counts.
 MAXIMA = (
     (r".*_(id|ids|index|indexes|seed)|architecture", 2**31 - 1),
+    (r".*_channels", 2**20),
     (r".*(layer|depth|block|repeat|stage|group)s?.*", 1_000),
     (r".*head.*", 2**16),
     (r".*vocab.*", 2**24),

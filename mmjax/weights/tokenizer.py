@@ -13,6 +13,7 @@ from mmjax import storage
 from mmjax.data import text_file
 from mmjax.data.text import clip_vocab
 from mmjax.data.text.from_file import from_backend, open_backend
+from mmjax.data.text.library import one_error
 from mmjax.data.text.tokenizer import CLEANERS, Tokenizer, cleaner_name
 from mmjax.weights import schema, tokenizer_classes
 from mmjax.weights.published import CONFIG, PROCESSOR, read_json
@@ -77,7 +78,8 @@ def read(
         return None
     backend.encode_special_tokens = bool(settings.get("split_special_tokens", False))
     first, last = kind.ends if kind else ("bos_token", "eos_token")
-    around, one = backend.encode("").tokens, backend.encode("a").tokens
+    with one_error(f"the tokenizer in {where} cannot encode a letter"):
+        around, one = backend.encode("").tokens, backend.encode("a").tokens
     if kind is None and len(around) == 2 and [one[0], one[-1]] == around:
         named |= dict(zip((first, last), around))  # the file says what begins and ends a text
     pad = named.get("pad_token")

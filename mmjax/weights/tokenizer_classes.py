@@ -14,6 +14,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from mmjax.data.text.clip_bpe import clip_backend
+from mmjax.data.text.library import one_error
 from mmjax.weights.published import CONFIG, read_json
 
 ADDED = "added_tokens.json"
@@ -140,10 +141,8 @@ def build(folder: Path, kind: Kind, settings: Mapping[str, Any]) -> hf.Tokenizer
     if kind is CLIP:
         backend = clip_backend(str(folder))
     else:
-        try:
+        with one_error(f"{where} cannot be read as a vocabulary"):
             backend = hf.Tokenizer(_model(kind, paths, unknown))
-        except Exception as error:  # the library raises a bare Exception
-            raise ValueError(f"{where} cannot be read as a vocabulary: {error}") from None
     if kind is BERT:
         if backend.token_to_id(unknown) is None:
             raise ValueError(f"{where} has no token '{unknown}' for unknown words.")
@@ -254,7 +253,8 @@ def adapt(
             _add(backend, token, i if known is None else None, folder)
     if kind is BERT:
         unknown = roles(None, settings).get("unk_token")
-        if unknown != backend.model.unk_token and backend.token_to_id(unknown or "") is not None:
+        other = unknown not in (None, backend.model.unk_token)
+        if other and backend.token_to_id(unknown) is not None:
             backend.model.unk_token = unknown
         wanted = _bert_normalizer(settings)
         usual = isinstance(backend.normalizer, normalizers.BertNormalizer | None)

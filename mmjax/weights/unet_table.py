@@ -59,6 +59,7 @@ FIXED = {
 }
 FIXED_CONDITIONED = {
     "class_embed_type": (None, "identity"),
+    "class_embeddings_concat": (False,),
     "only_cross_attention": (False,),
     "cross_attention_norm": (None,),
     "encoder_hid_dim": (None,),

@@ -41,6 +41,7 @@ CONFIGS = {
 }
 UNTRAINED = (
     "image_codebook",
+    "karlo",
     "prior_transformer",
     "text_encoder",
 )  # no loss of its own, the latter without a head

@@ -217,3 +217,29 @@ def test_bad_records_found_in_windows_are_listed_as_they_double_and_at_the_end(t
         found.indexed(bad[:number], 100 * number, number == 7)
         listed.append(len(jsonl.read(tmp_path / "bad_records.jsonl")))
     assert listed == [0, 1, 2, 2, 4, 4, 4, 7]
+
+
+def test_a_list_that_several_write_loses_no_line(tmp_path):
+    """Processes that share a disk, and sources of one process: one opens while others read."""
+    readers = [FoundBad(f"set{n}", 0, 1000, 1000, tmp_path) for n in range(3)]
+
+    def read(reader):
+        for i in range(40):
+            reader.add(BadRecord(f"read{i}", "unreadable_image", "torn"))
+
+    def opened(source):
+        for _ in range(40):
+            allow([BadRecord("first", "missing_file", "gone")], 9, 9, source, tmp_path)
+
+    threads = [threading.Thread(target=read, args=(reader,)) for reader in readers]
+    threads += [threading.Thread(target=opened, args=(f"set{n}",)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows = jsonl.read(tmp_path / "bad_records.jsonl")
+    expected = [(f"set{n}", f"read{i}") for n in range(3) for i in range(40)]
+    expected += [("set0", "first"), ("set1", "first")]
+    assert sorted((row["source"], row["key"]) for row in rows) == sorted(expected)
+    allow([], 9, 9, "set0", tmp_path / "clean")
+    assert not (tmp_path / "clean").exists()

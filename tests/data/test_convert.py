@@ -15,6 +15,7 @@ from runs import CONFIG, TRAIN
 from written_sets import photo, write_folder, write_tar, write_tfds
 
 from mmjax.data import convert as command
+from mmjax.data import record_writer
 from mmjax.data.convert import convert
 from mmjax.data.open_source import open_source
 from mmjax.data.sources.array_records import SHARDS, RecordSource
@@ -143,6 +144,7 @@ def test_bad_records_are_counted_listed_and_limited(tmp_path, monkeypatch):
     lines = (target / "bad_records.jsonl").read_text().splitlines()
     found = [(row["key"], row["kind"]) for row in map(json.loads, lines)]
     assert found == [("2.png", "unreadable_image"), ("number 3", "missing_file")]
+    record_writer._check_files(target, ())  # no file that it would take for another one's
 
 
 def test_a_target_that_holds_something_else_is_refused(tmp_path):

@@ -14,6 +14,9 @@ from mmjax.evals.metrics.ensemble import ensemble_metrics
 from mmjax.evaluate import check_evaluators
 from mmjax.report.evaluated import Evaluated
 from mmjax.report.sections import calibration as section
+from mmjax.run import evaluation
+from mmjax.run.evaluation import Runner
+from mmjax.run.member import Member, digest_of
 
 WORDS = ("red", "green", "blue")
 
@@ -152,11 +155,57 @@ def test_members_are_checked_before_training(runner):
 
     class Ensemble(FakeRunner):
         def open_member(self, workdir):
-            return blind, 1.0
+            return Member(blind, 1.0, 3, "a")
 
     runner = Ensemble(**{f.name: getattr(runner, f.name) for f in dataclasses.fields(runner)})
     with pytest.raises(ValueError, match="needs the output 'logits' and this model gives image_"):
         made(runner, members=("b",)).check()
+
+
+def test_scores_of_members_are_computed_once_and_belong_to_their_checkpoint(runner):
+    seen = []
+
+    def counted(factor, batch):
+        seen.append(factor)
+        return embed(factor, batch)
+
+    calls = 400 // 4  # of the model, for the scores of one source
+    runner = dataclasses.replace(runner, embed=counted, members={"b": 0.5})
+    first = made(runner, members=("b",), fit_source={"seed": 2})
+    other = made(runner, members=("b",), coverage=0.5)
+    own = 1.0
+    with runner.kept.during(own):
+        before = dict(first.run(own))
+        assert seen.count(0.5) == 2 * calls  # both sources
+        fingerprint = first.fingerprint()
+        assert dict(other.run(own))["nll"] == before["nll"] and seen.count(0.5) == 2 * calls
+        runner.members["b"] = 4.0  # trained further
+        assert first.fingerprint() != fingerprint
+        assert dict(first.run(own))["nll"] != before["nll"] and seen.count(4.0) == 2 * calls
+    runner.members["c"] = 4.0
+    with pytest.raises(ValueError, match="The members 'b' and 'c' have the same parameters"):
+        made(runner, members=("b", "c")).check()
+
+
+def test_a_run_opens_each_member_once(tmp_path, monkeypatch):
+    opened = []
+
+    def open_run(workdir):
+        opened.append(workdir)
+        return "run", {"params": {"w": np.full(3, 2.0, np.float32)}}, 7
+
+    def init(self, run, workdir, progress):
+        self._workdir, self._members, self.progress = workdir, {}, progress
+
+    monkeypatch.setattr(evaluation, "open_run", open_run)
+    monkeypatch.setattr(Runner, "__init__", init)
+    runner = Runner("own", tmp_path / "own", print)
+    member = runner.open_member(str(tmp_path / "b"))
+    assert runner.open_member(f"{tmp_path}/x/../b") is member and len(opened) == 1
+    assert member.step == 7 and member.runner.progress is print
+    assert member.digest != digest_of({"params": {"w": np.full(3, 2.5, np.float32)}})
+    with pytest.raises(ValueError, match="is the run itself, which is part of the ensemble"):
+        runner.open_member(str(tmp_path / "own"))
 
 
 def test_a_member_with_other_classes_is_refused(runner):
@@ -164,7 +213,7 @@ def test_a_member_with_other_classes_is_refused(runner):
 
     class Ensemble(FakeRunner):
         def open_member(self, workdir):
-            return other, 1.0
+            return Member(other, 1.0, 3, "a")
 
     runner = Ensemble(**{f.name: getattr(runner, f.name) for f in dataclasses.fields(runner)})
     with pytest.raises(ValueError, match="The member 'b' has the classes red, blue, green"):

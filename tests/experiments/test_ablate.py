@@ -377,3 +377,13 @@ def test_a_grid_file_that_is_not_python_is_named(tmp_path):
         ablate.load_grid(str(tmp_path / "grid.py"))
     with pytest.raises(ValueError, match="There is no grid file 'none.py'"):
         ablate.load_grid("none.py")
+
+
+def test_grids_report_the_held_out_phrasings_of_their_configs():
+    asked = []
+    for file in sorted((ROOT / "experiments").rglob("grid.py")):
+        grid = ablate.load_grid(str(file))
+        if "phrasings" in configs.load(str(ROOT / grid["config"])).evals:
+            asked.append(file.parent.name)
+            assert "phrasings" in {name.split("/")[0] for name in grid["metrics"]}, file
+    assert {"grounding", "reasoning"} <= set(asked)

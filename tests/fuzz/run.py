@@ -34,6 +34,7 @@ READERS = {
 SECONDS = 2.0  # of the processor for an input, so that a busy machine makes none slow
 # Seconds after which an input ends the process, if it waits or ignores the signal.
 HANGS = 60.0
+MEMORY_DISK = Path("/dev/shm")  # where there is one: most time would go to waiting for a disk
 MEMORY = 2**30  # bytes above the idle process
 MAPPED = 8 * 2**30  # bytes above the idle process, beyond which an allocation fails
 
@@ -67,7 +68,9 @@ def fault_of(read, data: bytes, seed, folder: Path, bound: float) -> str | None:
         read(data, seed, folder)
     except Slow as slow:
         return f"took longer than {bound:g} s of the processor{slow}"
-    except Exception as error:
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        if isinstance(error, KeyboardInterrupt):
+            raise
         if not (is_refusal(error) and _raised(error)):
             last = traceback.extract_tb(error.__traceback__)[-3:]
             where = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in last[::-1])
@@ -134,7 +137,9 @@ def fuzz(
       seconds: for all of them; bound: for one.
     """
     reader, faults, done, slowest, memory = READERS[name], [], 0, 0.0, 0
-    folder = Path(tempfile.mkdtemp(prefix="fuzz"))
+    folder = Path(
+        tempfile.mkdtemp(prefix="fuzz", dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None)
+    )
     began = time.monotonic()
     try:
         with _quiet() as log:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 
 from mmjax import pretrained
 from mmjax.data.transforms import parse as transforms
-from mmjax.weights import tokenizer
+from mmjax.weights import published, tokenizer
 from mmjax.weights.ctranslate2 import CTranslate2
 from mmjax.weights.gguf import GGUF
 from mmjax.weights.tensor_file import Npz, Safetensors
@@ -31,7 +31,7 @@ TENSORS = {
     "b": np.ones(4, np.float16),
     "c": np.int8(3)[...],
 }
-PARTS = ("unet_karlo",)  # of a model, which are not loaded by themselves
+PARTS = ("karlo_variation", "unet_karlo")  # of a model, which are not loaded by themselves
 NOT_JSON = (".safetensors", "expected.json", "tokenizer.json", "decoding.json", "scalings.json")
 
 
@@ -164,10 +164,11 @@ def _read_ctranslate2(data: bytes, seed: Seed, folder) -> None:
 def _folders(folder: Path, wanted) -> list[Seed]:
     """A seed for each wanted file of the golden folders; `about` is its copy's path."""
     seeds = []
-    for config in sorted(GOLDEN.glob("*/*config.json")):
+    pipelines = GOLDEN.glob("*/model_index.json")
+    for config in sorted([*GOLDEN.glob("*/*config.json"), *pipelines]):
         place = folder / config.parent.name
-        whole = any(config.parent.glob("*model*.safetensors")) and place.name not in PARTS
-        if config.name not in ("config.json", "open_clip_config.json") or not whole:
+        whole = any(config.parent.rglob("*model*.safetensors")) and place.name not in PARTS
+        if config.name not in published.CONFIGS or not whole:
             continue
         leave = shutil.ignore_patterns("expected.*", "gradients.*")
         shutil.copytree(config.parent, place, ignore=leave)

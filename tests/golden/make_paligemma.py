@@ -1,14 +1,16 @@
-"""Make tests/golden/paligemma/ with transformers' PaliGemma at a small random size.
+"""Make tests/golden/paligemma{,2}/ with transformers' PaliGemma at a small random size.
 
     python tests/golden/make_paligemma.py
 
-Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3, in half precision.
+Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3, in half precision. `paligemma2`
+has a Gemma 2, with a window shorter than the prefix.
 """
 
 import torch
 from golden_files import write
 from small_models import byte_level, folder, images, pixel_values, redraw, write_json
 from transformers import (
+    Gemma2Config,
     GemmaConfig,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -31,17 +33,25 @@ TEXT = {
 VISION = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
 VISION |= {"intermediate_size": 20, "image_size": 21, "patch_size": 7}
 IMAGE = 3
+GEMMA2 = {"num_hidden_layers": 3, "num_key_value_heads": 2, "sliding_window": 5}
+GEMMA2 |= {"query_pre_attn_scalar": 9, "attn_logit_softcapping": 1.5}
+GEMMA2 |= {"final_logit_softcapping": 2.5}
 
 
 def main():
-    out = folder(__file__)
+    make("paligemma", GemmaConfig(**TEXT))
+    make("paligemma2", Gemma2Config(**TEXT | GEMMA2))
+
+
+def make(name, text):
+    out = folder(__file__, name)
     byte_level(out, 280, ["<pad>", "<bos>", "<eos>", "<image>"], wrapped=False)
     names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
     kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
     write_json(out / "tokenizer_config.json", kind | names)
     config = PaliGemmaConfig(
         vision_config=SiglipVisionConfig(**VISION, projection_dim=20, vision_use_head=False),
-        text_config=GemmaConfig(**TEXT),
+        text_config=text,
         image_token_index=IMAGE,
         projection_dim=20,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmjax.decode.generate import Generated
 from mmjax.run.kept import Kept
+from mmjax.run.member import Member
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,8 @@ class FakeRunner:
         return slice(0, self.batch_size)
 
     def open_member(self, workdir):
-        return self, self.members[workdir]
+        value, step = self.members[workdir], len(self.members)
+        return Member(self, value, step, str(value))
 
     def apply(self, variables, batch, outputs):
         found = self.embed(variables, batch)

@@ -29,6 +29,14 @@ KINDS = {
     "gpt": {},
     "llama": LLAMA,
     "window": {**LLAMA, "sliding_window": 3, "qkv_bias": True},
+    "gemma2": {
+        **LLAMA,
+        "branch_norm": True,
+        "query_dim": 7,
+        "attention_cap": 1.5,
+        "sliding_window": 3,
+        "windowed": (True, False),
+    },
     "captioner": {"cross_every": 1},
     "bert": {"cross_every": 1, "embedding_norm": True, "post_norm": True},
     "every second": {"cross_every": 2, "kv_heads": 1, "positions": "none"},
@@ -85,10 +93,11 @@ def turn(x, position):
     return y
 
 
-def look(query, keys, values):
+def look(query, keys, values, dim=None, cap=None):
     if not keys:
         return np.zeros_like(query)
-    logits = np.asarray([query @ k / np.sqrt(len(query)) for k in keys])
+    logits = np.asarray([query @ k / np.sqrt(dim or len(query)) for k in keys])
+    logits = cap * np.tanh(logits / cap) if cap else logits
     e = np.exp(logits - logits.max())
     return sum(w * v for w, v in zip(e / e.sum(), values))
 
@@ -145,20 +154,32 @@ def slow(m, params, x, mask, context, context_seen):
                     for g, k in np.ndindex(group + 1, kv_heads):
                         qkv[t][g, k] = turn(qkv[t][g, k], position)
             for t in places:
-                past = [qkv[s] for s in places if s <= t][-(m.sliding_window or L) :]
+                window = m.sliding_window if not m.windowed or m.windowed[i] else None
+                past = [qkv[s] for s in places if s <= t][-(window or L) :]
                 heads = [
-                    look(qkv[t][g, k], [a[group, k] for a in past], [a[group + 1, k] for a in past])
+                    look(
+                        qkv[t][g, k],
+                        [a[group, k] for a in past],
+                        [a[group + 1, k] for a in past],
+                        m.query_dim,
+                        m.attention_cap,
+                    )
                     for k in range(kv_heads)
                     for g in range(group)
                 ]
-                y = xs[t] + dense(np.asarray(heads), p["attention"]["out"], (D,))
+                y = dense(np.asarray(heads), p["attention"]["out"], (D,))
+                if m.branch_norm:
+                    y = norm(y, p["norm_attention_out"], m.norm)
+                y = xs[t] + y
                 xs[t] = after(m, y, p["norm_attention"])
                 if crosses and not m.cross_gated:
                     y = before(m, xs[t], c["norm_attention"])
                     y = cross_attention(m, c["attention"], y, context[b], context_seen[b, t])
                     xs[t] = after(m, xs[t] + y, c["norm_attention"])
-                y = xs[t] + mlp(before(m, xs[t], p["norm_mlp"]), p["mlp"], m)
-                xs[t] = after(m, y, p["norm_mlp"])
+                y = mlp(before(m, xs[t], p["norm_mlp"]), p["mlp"], m)
+                if m.branch_norm:
+                    y = norm(y, p["norm_mlp_out"], m.norm)
+                xs[t] = after(m, xs[t] + y, p["norm_mlp"])
         for t in places:
             out[b, t] = xs[t] if m.post_norm else norm(xs[t], params["norm"], m.norm)
     return out
@@ -183,7 +204,7 @@ def test_every_token_may_see_its_own_part_of_the_context():
     close(found, slow(model, params, X, MASK, CONTEXT, seen))
 
 
-@pytest.mark.parametrize("kind", ["llama", "window", "captioner", "bert", "flamingo"])
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "captioner", "bert", "flamingo"])
 def test_a_cache_changes_nothing(kind):
     """Prompts of other lengths, padded left or right; then token by token, and two at once."""
     model, params = make(kind)
@@ -290,6 +311,9 @@ def test_cross_attention_weights_are_sown():
         ({"length": 5}, {}, "text of 6 tokens is longer than the model's 5"),
         ({"norm": "batch"}, {}, "Unknown norm 'batch'"),
         ({"sliding_window": 0}, {}, "sliding_window of a decoder is 0"),
+        ({"windowed": (True,), "sliding_window": 3}, {}, "windowed .* has 1 values and depth is 4"),
+        ({"windowed": (True,) * 4}, {}, "has windowed and no sliding_window"),
+        ({"post_norm": True, "branch_norm": True}, {}, "has post_norm and branch_norm"),
         ({"rope_scaling": {"rope_type": "linear"}}, {}, "needs positions 'rope', not 'learned'"),
     ],
 )

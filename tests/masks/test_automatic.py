@@ -93,8 +93,8 @@ def test_prompts_that_do_not_fit_are_refused(segmenter, prompt, message):
     [
         ({"points": 0}, "grid has 0 points a side"),
         ({"points": 10**8}, "use 1 to 1024"),
-        ({"iou": float("nan")}, "smallest predicted IoU is nan"),
-        ({"stability": 95.0}, "smallest stability 95"),
+        ({"iou": float("nan")}, "masks.iou is nan"),
+        ({"stability": 95.0}, "smallest stability is 95"),
         ({"overlap_iou": -1.0}, "largest IoU of two boxes -1"),
     ],
 )

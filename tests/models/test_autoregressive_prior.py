@@ -1,5 +1,7 @@
 """The autoregressive and the one-shot prior: components, codes, the cache, and what they sample."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,3 +163,21 @@ def test_a_one_shot_prior_sees_the_text_alone():
 def test_settings_that_do_not_fit_are_refused(change, said):
     with pytest.raises(ValueError, match=said):
         make_system({"model": MODEL | change, "loss": {}})
+
+
+@pytest.mark.parametrize(
+    ("prior", "ready", "steps", "said"),
+    [
+        ({"examples": 6}, 99, 9, "components is 6, to be found from .* 6 embeddings: set more"),
+        ({}, 6, 9, "components is 6 and a folder has 6 examples, .* set it to at most 5"),
+        ({}, 99, 2, "examples is 20 and the run sees 16, .* nothing is learned before"),
+    ],
+)
+def test_components_that_no_run_would_find_are_refused_before_training(prior, ready, steps, said):
+    source = types.SimpleNamespace(name="a folder", ready=99)
+    config = {"model": MODEL, "loss": {}, "total_steps": 9, "batch_size": 8}
+    make_system(config).check_source(source)
+    config |= {"model": MODEL | {"prior": {**MODEL["prior"], **prior}}, "total_steps": steps}
+    source.ready = ready
+    with pytest.raises(ValueError, match=said):
+        make_system(config).check_source(source)

@@ -9,7 +9,7 @@ import toy
 from drawn import drawn
 from safetensors.numpy import load_file
 
-from mmjax.models import unclip
+from mmjax.models import glide_sampling
 from mmjax.models.diffusion import pixels
 from mmjax.models.systems import make_system
 from mmjax.models.unclip import ImageCondition
@@ -145,7 +145,7 @@ def test_inversion_finds_the_noise_of_an_image(made):
     variables = {**variables, "params": params}
     settings = {"steps": 25, "guidance": 2.0}
     image = {"image": batch["image"], **{k: batch[k] for k in ("text", "text_mask")}}
-    start = unclip.invert(system.model, variables, image, keys(), settings)["start"]
+    start = glide_sampling.invert(system.model, variables, image, keys(), settings)["start"]
     assert start.shape == (8, 8, 8, 3)
     found = np.asarray(
         system.sample(variables, {**image, "start": start}, keys(), settings)["image"]
@@ -153,6 +153,6 @@ def test_inversion_finds_the_noise_of_an_image(made):
     true = np.asarray(pixels(system.model.clean(batch)))
     assert np.abs(found.astype(int) - true).mean() < 2  # of 255
     with pytest.raises(ValueError, match="only DDIM with eta 0 goes back"):
-        unclip.invert(system.model, variables, image, keys(), {"sampler": "ddpm"})
+        glide_sampling.invert(system.model, variables, image, keys(), {"sampler": "ddpm"})
     with pytest.raises(ValueError, match="sample.steps is 1, and none of these noise levels"):
-        unclip.invert(system.model, variables, image, keys(), {"steps": 1})
+        glide_sampling.invert(system.model, variables, image, keys(), {"steps": 1})

@@ -56,7 +56,16 @@ def packed(row):
 def test_it_is_bert_on_the_sequence_of_each_row(model):
     module, params, apply = model
     given, data = jax.device_get(apply({"params": params}, batch())), batch()
-    bert = BERT(WORDS + CODES, 16, 2, 2, 24, LENGTH + FRAMES + 1, pool="cls", pooler=False)
+    bert = BERT(
+        vocab_size=WORDS + CODES,
+        width=16,
+        depth=2,
+        heads=2,
+        mlp_dim=24,
+        length=LENGTH + FRAMES + 1,
+        pool="cls",
+        pooler=False,
+    )
     shared = {**params["embed"], "encoder": params["encoder"]}
     size = LENGTH + FRAMES + 1
     rows = [packed({k: v[i] for k, v in data.items()}) for i in range(8)]

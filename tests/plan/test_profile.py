@@ -87,6 +87,98 @@ def test_moments_are_divided_as_by_small_steps():
     assert profile.spread(events) == pytest.approx(want)
 
 
+def space(planes):
+    """A trace as XLA writes it: plane -> line -> [(name, start in us, duration, statistics)]."""
+    text = []
+    for plane, lines in planes.items():
+        names, stats = {}, {}
+        text.append(f'planes {{ name: "{plane}"')
+        for line, events in lines.items():
+            text.append(f'lines {{ name: "{line}" timestamp_ns: 5000')
+            for name, start, duration, given in events:
+                at = names.setdefault(name, len(names) + 1)
+                found = "".join(
+                    f"stats {{ metadata_id: {stats.setdefault(key, len(stats) + 1)} "
+                    + (f"uint64_value: {x} }}" if isinstance(x, int) else f'str_value: "{x}" }}')
+                    for key, x in given.items()
+                )
+                times = f"offset_ps: {start * 10**6} duration_ps: {duration * 10**6}"
+                text.append(f"events {{ metadata_id: {at} {times} {found} }}")
+            text.append("}")
+        for field, table in (("event_metadata", names), ("stat_metadata", stats)):
+            for name, at in table.items():
+                text.append(f'{field} {{ key: {at} value {{ id: {at} name: "{name}" }} }}')
+        text.append("}")
+    return jax.profiler.ProfileData.text_proto_to_serialized_xspace("\n".join(text))
+
+
+OTHER = HLO.replace("norm_attention/add", "optimizer/add")  # the step of another shape
+HOST = {"/host:CPU": {"main": [("x", 0, 90, {"hlo_op": "qkv", "hlo_module": "jit_train_step"})]}}
+
+
+def gpu():
+    """CUPTI: the instruction of a kernel is in its statistics, but for a CUDA graph's."""
+
+    def of(op, module="jit_train_step", program=7):
+        return {"hlo_op": op, "hlo_module": module, "program_id": program, "correlation_id": 3}
+
+    compute = [
+        ("void cutlass<float, 4>", 0, 10, of("qkv")),
+        ("softmax", 10, 4, of("soft")),
+        ("loop_add_fusion", 14, 1, of("normed")),
+        ("loop_add_fusion", 20, 2, of("normed", program=8)),
+        ("in a graph", 22, 3, {"cuda_graph_id": 5, "correlation_id": 4}),
+        ("another program", 25, 1, of("qkv", "jit_mean")),
+    ]
+    streams = {
+        "Stream #13(Kernel)": compute,
+        "Stream #14(MemcpyH2D)": [("MemcpyH2D", 30, 2, {"memcpy_details": "size:4"})],
+        "Stream #15(Kernel)": [("ncclDevKernel_AllGather", 10, 4, of("gather"))],
+        "CUPTI overhead": [("flush", 0, 100, {})],
+        "XLA Ops": [("qkv", 0, 15, of("qkv"))],  # as derived by XProf
+    }
+    return {"/device:GPU:1": {"Stream #13(Kernel)": compute}, "/device:GPU:0": streams}
+
+
+def tpu():
+    """The name of an event is the instruction in HLO; the program's is on another line."""
+    ops = [
+        ("%qkv = f32[4,4]{1,0:T(8,128)} dot(f32[4,4] %p, f32[4,4] %p)", 0, 10),
+        ("%soft = f32[4,4]{1,0} exponential(f32[4,4] %p)", 10, 4),
+        ("%loop = f32[4,4] while(f32[4,4] %p)", 10, 9),  # encloses what it runs
+        ("%normed = f32[4,4] add(f32[4,4] %p, f32[4,4] %p)", 14, 1),
+        ("%gather = f32[8,4] all-gather-start(f32[4,4] %p)", 15, 4),
+        ("%normed = f32[4,4] add(f32[4,4] %p, f32[4,4] %p)", 20, 2),
+        ("%qkv = f32[4,4]{1,0} dot(f32[4,4] %p, f32[4,4] %p)", 25, 6),
+    ]
+    modules = [("jit_train_step(81)", 0, 19), ("jit_train_step(92)", 20, 2), ("jit_mean(3)", 25, 6)]
+    lines = {
+        "Steps": [("0", 0, 25, {})],
+        "XLA Modules": [(*event, {"run_id": 4}) for event in modules],
+        "XLA Ops": [(*event, {"device_duration_ps": 1}) for event in ops],
+        "Async XLA Ops": [("%gather = f32[8,4] all-gather-start(f32[4,4] %p)", 0, 90, {})],
+    }
+    names = ("/device:TPU:10", "/device:TPU:2", "/device:TPU:2 SparseCore 0", "/device:CUSTOM:x")
+    return {
+        name: lines if name == names[1] else {"XLA Ops": lines["Async XLA Ops"]} for name in names
+    }
+
+
+@pytest.mark.parametrize("planes", [gpu, tpu])
+def test_traces_of_accelerators(planes, tmp_path):
+    """Written by hand after what XLA's tracers write, in two programs of one module."""
+    (tmp_path / "a.xplane.pb").write_bytes(space(HOST | planes()))
+    found = profile.breakdown(tmp_path / "a.xplane.pb", [HLO, OTHER], 40e-6)
+    want = dict.fromkeys(CATEGORIES, 0.0)
+    if planes is gpu:  # the gather runs beside the softmax
+        want |= {"matmul": 10, "attention": 2, "collectives": 2, "norm": 1, "optimizer": 2}
+        want |= {"other": 3 + 1 + 2, "idle": 40 - 23}
+    else:
+        want |= {"matmul": 10, "attention": 4, "collectives": 4, "norm": 1, "optimizer": 2}
+        want |= {"other": 6, "idle": 40 - 27}
+    assert found == pytest.approx({k: 1e-6 * v for k, v in want.items()}, abs=1e-12)
+
+
 def step(x, w):
     with jax.named_scope("attention"):
         y = jnp.tanh(x @ w)

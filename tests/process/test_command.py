@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -200,3 +201,21 @@ def test_a_command_may_set_what_jax_reads_when_it_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[False]\n", done.stderr
+
+
+def test_ctrl_c_before_main_leaves_no_trace(monkeypatch):
+    before, seen = signal.getsignal(signal.SIGINT), []
+    monkeypatch.setattr(sys, "argv", ["mmjax"])
+    monkeypatch.setattr(command.runtime, "prepare", lambda: None)
+    try:
+        for handler, importing in (
+            (signal.default_int_handler, signal.SIG_DFL),  # the process just ends
+            (signal.SIG_IGN, signal.SIG_IGN),  # as of what runs in the background
+        ):
+            signal.signal(signal.SIGINT, handler)
+            command.start("")
+            assert signal.getsignal(signal.SIGINT) == importing
+            command.run(lambda: seen.append(signal.getsignal(signal.SIGINT)))
+            assert seen.pop() == handler
+    finally:
+        signal.signal(signal.SIGINT, before)

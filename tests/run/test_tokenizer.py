@@ -20,7 +20,7 @@ def test_bad_configs_name_the_mend(tmp_path):
     (tmp_path / "vocab.json").write_text("{}")
     no_end = word_level(tmp_path / "t.json", ["[PAD]"])
     for config, words in (
-        ({"kind": "bpe"}, "there are clip_bpe, file, gguf, pretrained, train_bpe"),
+        ({"kind": "bpe"}, "use one of clip_bpe, file, gguf, pretrained, train_bpe"),
         ({"kind": "train_bpe", "size": 3}, "size"),
         ({"kind": "train_bpe"}, "corpus"),
         ({"kind": "train_bpe", "vocab_size": 100}, "vocab_size 100"),

@@ -175,9 +175,11 @@ def test_a_damaged_index_is_refused(tmp_path, embedder):
     os.truncate(folder / "vectors-0.bin", 100)
     with pytest.raises(ValueError, match="vectors-0.bin has 100 bytes and needs 640: restore it"):
         Index(folder)
-    (folder / "index.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no index of this version"):
-        Index(folder)
+    about = json.loads((folder / "index.json").read_text())
+    for damage in ({}, about | {"dim": 1 << 62}):
+        (folder / "index.json").write_text(json.dumps(damage))
+        with pytest.raises(ValueError, match="is no index of this version"):
+            Index(folder)
 
 
 # ---- the commands -------------------------------------------------------------------------------

@@ -89,6 +89,11 @@ def test_a_tool_that_cannot_be_loaded_is_refused_at_the_start():
         open_chats(str(GOLDEN / "llava"), f"calculator,detector={GOLDEN / 'clip'}", Lanes())
 
 
+def test_a_tool_of_recordings_is_none_of_the_page():
+    with pytest.raises(ValueError, match="'speech' reads a recording, which nobody can send on"):
+        open_chats(str(GOLDEN / "llava"), f"crop,speech={GOLDEN / 'whisper'}", Lanes())
+
+
 def test_calls_and_results_are_events_and_come_back_with_the_next_question():
     call, other = Call("crop", "0, 0, 1, 1"), Call("calculator", "1 + 1")
     said = [

@@ -1,4 +1,4 @@
-"""GPT-2, Llama, Mistral and Qwen2 beside the originals: tests/golden/make_{gpt2,llama}.py."""
+"""Gemma, GPT-2, Llama, Mistral and Qwen2 beside the originals: make_{gemma,gpt2,llama}.py."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from mmjax.decode.settings import Settings
 from mmjax.pretrained import describe, load, save_pretrained
 from mmjax.weights.tensor_file import Safetensors
 
-NAMES = ("gpt2", "llama", "llama_tied", "llama3", "mistral", "qwen2")
+NAMES = ("gemma", "gemma2", "gpt2", "llama", "llama_tied", "llama3", "mistral", "qwen2")
 
 golden = fixture(*NAMES)
 
@@ -82,6 +82,8 @@ MIXED["layer_types"] = None
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "has scale_attn_by_inverse_layer_idx"),
         ("gpt2", {"n_layer": 4}, r"Missing tensors: h.3.attn.c_attn.bias"),
         ("gpt2", {"activation_function": "tanh"}, "activation_function is 'tanh'"),
+        ("gemma2", {"hidden_activation": {"a": 1}}, "hidden_activation is '{'a': 1}'"),
+        ("gemma", {"architectures": {"a": 1}, "num_hidden_layers": 3}, "Missing tensors: model.l"),
         ("gpt2", {"tie_word_embeddings": False}, "Missing tensors: lm_head.weight"),
         (
             "llama",
@@ -92,7 +94,9 @@ MIXED["layer_types"] = None
         ("llama", {"rope_scaling": {"type": "mrope"}}, "by 'mrope'; linear, llama3 and yarn are"),
         ("llama", {"rope_scaling": {"type": "linear"}}, "by 'linear' without factor"),
         ("llama", {"partial_rotary_factor": 0.5}, "a part of each head"),
-        ("qwen2", MIXED, "a sliding window of 7 tokens in 1 of 2 layers; only"),
+        ("qwen2", MIXED | {"layer_types": ["full_attention"]}, "has 1 layer_types for 2 layers"),
+        ("gemma2", {"attention_bias": True}, "type 'gemma2' and attention_bias True; gemma and"),
+        ("gemma", {"use_bidirectional_attention": True}, "has use_bidirectional_attention True"),
         ("llama", {"model_type": "lama"}, "model of type 'lama'.*Did you mean 'llama'"),
         ("llama_tied", {"num_key_value_heads": 4}, "config and weights are from different models"),
     ],
@@ -226,10 +230,14 @@ def test_a_head_is_missing_where_the_architecture_has_one(tmp_path):
         ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0}, 7),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2}, None),
         ("qwen2", {"use_sliding_window": False, "sliding_window": 7}, None),
+        ("qwen2", MIXED, 7),
+        ("gemma2", {"layer_types": ["full_attention"] * 3}, None),
+        ("gemma2", {"sliding_window": 7, "attn_logit_softcapping": None}, 7),
     ],
 )
 def test_sliding_windows(name, config, window, tmp_path):
     if name == "qwen2":
+        config = dict(config)
         config["layer_types"] = None
     folder = changed(tmp_path, name, **config)
     assert describe(folder).config["text"]["decoder"].get("sliding_window") == window

@@ -108,6 +108,23 @@ PALIGEMMA_3B = {
         "vocab_size": 257_216,
     },
 }
+GEMMA2_3B = {"model_type": "gemma2", "vocab_size": 257_216}
+GEMMA2_9B = {
+    "hidden_size": 3584,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 42,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+}
+GEMMA2_27B = {
+    "hidden_size": 4608,
+    "intermediate_size": 36_864,
+    "num_hidden_layers": 46,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 16,
+    "head_dim": 128,
+    "query_pre_attn_scalar": 144,
+}
 SMOLVLM_256M = {  # the decoder is SmolLM2-135M with a head of its own
     "vision_config": {"hidden_size": 768, "num_attention_heads": 12, "patch_size": 16}
     | {"image_size": 512},
@@ -201,6 +218,11 @@ SAM_HUGE = {
         ("mistral", {}, {"lm_head.weight": (32000, 4096)}, 7_241_732_096),
         ("mistral", {"architectures": ["MistralModel"]}, {}, 7_241_732_096 - 32000 * 4096),
         ("paligemma", PALIGEMMA_3B, {}, 2_923_466_480),
+        ("paligemma", {**PALIGEMMA_3B, "text_config": GEMMA2_3B}, {}, 3_032_242_416),
+        ("gemma", {}, {}, 8_537_680_896),
+        ("gemma2", {}, {}, 2_614_341_888),
+        ("gemma2", GEMMA2_9B, {}, 9_241_705_984),
+        ("gemma2", GEMMA2_27B, {}, 27_227_128_320),
         ("qwen2", QWEN_HALF_B, {}, 494_032_768),
         ("gpt2", {}, {}, 124_439_808),
         ("smolvlm", SMOLVLM_256M, {}, 256_484_928),

@@ -132,3 +132,18 @@ def test_damaged_vocabularies_are_refused(tmp_path):
     folder = write(tmp_path / "model", {"vocab.json": [], "merges.txt": "gpt2_merges.txt"}, "gpt2")
     with pytest.raises(ValueError, match="vocab.json and merges.txt in .* cannot be read"):
         tokenizer.read(folder)
+
+
+def test_an_empty_token_is_not_that_of_unknown_words(tmp_path):
+    """A class without one of its own leaves the tokenizer's as it is."""
+    folder = write(tmp_path / "model", {"tokenizer.json": "uncased.json"}, "bert")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    first = min(content["model"]["vocab"], key=content["model"]["vocab"].get)
+    renamed = {("" if k == first else k): v for k, v in content["model"]["vocab"].items()}
+    content["model"]["vocab"] = renamed
+    content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] != first]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    backend = hf.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert tokenizer.read(folder, given={"unk_token": None}).token_id("[UNK]") == (
+        backend.token_to_id("[UNK]")
+    )

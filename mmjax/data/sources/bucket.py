@@ -24,7 +24,8 @@ def open_bucket(source: Source, file: str | os.PathLike, length: int) -> Subset:
         found = text_file.parse_json(path.read_bytes())
         buckets = {int(k): [int(i) for i in members] for k, members in found["buckets"].items()}
     except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
-        raise ValueError(f"'{path}' was not written by mmjax.pack --lengths: {error!r}.") from None
+        why = text_file.what_is_wrong(error)
+        raise ValueError(f"'{path}' was not written by mmjax.pack --lengths: {why}.") from None
     members = sorted(i for group in buckets.values() for i in group)
     if members != list(range(len(source))):
         raise ValueError(

@@ -26,7 +26,8 @@ def open_packed(source: Source, file: str | os.PathLike) -> "Packed":
         found = text_file.parse_json(path.read_bytes())
         groups = [[int(i) for i in group] for group in found["groups"]]
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise ValueError(f"'{path}' was not written by mmjax.pack: {error!r}.") from None
+        why = text_file.what_is_wrong(error)
+        raise ValueError(f"'{path}' was not written by mmjax.pack: {why}.") from None
     members = sorted(i for group in groups for i in group)
     if members != list(range(len(source))):
         raise ValueError(

@@ -91,7 +91,8 @@ class Sa1b(Source):
             segments = [annotation["segmentation"] for annotation in annotations]
             masks = [rle.from_segmentation(segment, height, width) for segment in segments]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{path} is no annotation file of SA-1B ({error!r})") from None
+            why = text_file.what_is_wrong(error)
+            raise ValueError(f"{path} is no annotation file of SA-1B ({why})") from None
         # The boxes in the file end at the last pixel: those of a mask one pixel wide are empty.
         most = self._max_area * height * width
         masks = [mask for mask in masks if 0 < rle.area(mask) <= most]

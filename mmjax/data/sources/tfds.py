@@ -46,12 +46,7 @@ def open_tfds(
     else:
         builder = _prepared_tfds(name, data_dir)
     features = builder.info.features
-    if split.startswith("all-"):
-        left_out = split.removeprefix("all-")
-        _check_name(left_out, list(builder.info.splits), f"Data set '{name}'", "split")
-        split = "+".join(part for part in builder.info.splits if part != left_out)
-    for part in split.split("+"):
-        _check_name(part.split("[")[0], list(builder.info.splits), f"Data set '{name}'", "split")
+    split = _with_all(split, list(builder.info.splits), name)
     captions = [caption_key] if isinstance(caption_key, str) else list(caption_key or [])
     if caption_key is None:
         captions = [key for key in ("captions", "caption", "text") if key in features][:1]
@@ -88,6 +83,21 @@ def open_tfds(
         meta=meta,
         files=_files(builder, split),
     )
+
+
+def _with_all(split: str, known: Sequence[str], name: str) -> str:
+    """The split with "all-theo" spelled out.
+
+    Raises:
+      ValueError: an unknown split.
+    """
+    if split.startswith("all-"):
+        left_out = split.removeprefix("all-")
+        _check_name(left_out, known, f"Data set '{name}'", "split")
+        split = "+".join(part for part in known if part != left_out)
+    for part in split.split("+"):
+        _check_name(part.split("[")[0], known, f"Data set '{name}'", "split")
+    return split
 
 
 def _files(builder: Any, split: str) -> list[Path]:

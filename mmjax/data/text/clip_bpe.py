@@ -6,6 +6,7 @@ import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from mmjax.data.text import clip_vocab
+from mmjax.data.text.library import one_error
 from mmjax.data.text.tokenizer import Tokenizer
 
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -46,7 +47,7 @@ def clip_backend(path):
         raise ValueError(
             f"{path} is no CLIP vocabulary: {clip_vocab.BOS} or {clip_vocab.EOS} is missing"
         )
-    try:
+    with one_error(f"{path} is no CLIP vocabulary"):
         model = models.BPE(
             vocab=vocab,
             merges=merges,
@@ -54,8 +55,6 @@ def clip_backend(path):
             end_of_word_suffix="</w>",
             unk_token=clip_vocab.EOS,
         )
-    except Exception as error:  # the library raises a bare Exception
-        raise ValueError(f"{path} is no CLIP vocabulary: {error}") from None
     backend = hf.Tokenizer(model)
     # `clip_vocab.clean` already does all this; here it serves other programs that load the file.
     backend.normalizer = normalizers.Sequence(

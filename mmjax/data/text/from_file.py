@@ -5,6 +5,7 @@ import os
 import tokenizers as hf
 from tokenizers import normalizers
 
+from mmjax.data.text.library import one_error
 from mmjax.data.text.tokenizer import FILE, Tokenizer
 
 _UNKNOWN = "\u0378 \U000f0000"  # characters that no vocabulary has
@@ -36,16 +37,12 @@ def open_backend(path):
     """
     if os.path.isdir(path):
         path = os.path.join(path, FILE)
-    try:
+    with one_error(f"cannot read a tokenizer from {path}"):
         backend = hf.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises a bare Exception
-        raise ValueError(f"cannot read a tokenizer from {path}: {error}") from None
     backend.no_truncation()
     backend.no_padding()
-    try:
+    with one_error(f"the tokenizer in {path} cannot encode unknown words"):
         backend.encode(_UNKNOWN)
-    except Exception as error:
-        raise ValueError(f"the tokenizer in {path} cannot encode unknown words: {error}") from None
     return backend
 
 

@@ -4,8 +4,10 @@ A template comes with a tokenizer that others wrote, so its work is bounded: wha
 and repeats is counted in characters, and beyond `WORK` it is refused.
 """
 
+import datetime
 import functools
 import json
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -26,6 +28,11 @@ MAX_BITS = 4096  # of an integer
 # What makes long texts or lists of a number, and has no use in a conversation.
 NO_FILTERS = ("batch", "center", "format", "indent", "slice", "wordwrap")
 NO_METHODS = ("expandtabs", "format", "format_map", "translate")
+
+# What `strftime_now` says is always this day, which templates of Llama 3 fall back on: the same
+# conversation is the same text on every day, in a resumed run too.
+NOW = datetime.datetime(2024, 7, 26)
+_DATE = re.compile(r"(%-?[aAbBdefFHIjmMpSTuwyY%]|[^%])*")
 
 _local = threading.local()  # the work that is left, and what a repetition costs; of a thread
 
@@ -139,6 +146,13 @@ def _tojson(
     return "".join(parts)
 
 
+def _strftime_now(form: str) -> str:
+    """`NOW` in a form of `strftime`, without what depends on the machine or gives long texts."""
+    if not _DATE.fullmatch(form):
+        raise jinja2.TemplateError(f"it writes the date as {form!r:.80}, which has another code")
+    return NOW.strftime(form)
+
+
 class _Generation(Extension):
     """`{% generation %}` ... `{% endgeneration %}`, by which some templates mark responses."""
 
@@ -205,7 +219,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         extensions=[_Generation, loopcontrols],
         finalize=_charge,
     )
-    environment.globals["raise_exception"] = refuse
+    environment.globals |= {"raise_exception": refuse, "strftime_now": _strftime_now}
     del environment.globals["lipsum"]
     filters = {k: _charged(k, f) for k, f in environment.filters.items() if k not in NO_FILTERS}
     filters["tojson"] = _tojson

@@ -12,6 +12,8 @@ from typing import Any
 import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from mmjax.data.text.library import one_error
+
 _UNKNOWN = 2  # of SentencePiece.type
 _UNIGRAM = 1  # of TrainerSpec.model_type
 _SPACE = "▁"
@@ -45,11 +47,9 @@ def read(path: str | Path) -> hf.Tokenizer:
             f"'{path}' is no unigram model of sentencepiece, the only kind that can be read: put "
             "the tokenizer.json of the same model beside it."
         )
-    try:
+    with one_error(f"'{path}' is damaged, get it again"):
         backend = hf.Tokenizer(models.Unigram(vocabulary, unk_id=unknown))
         steps = [normalizers.Precompiled(normalizer[2])] if normalizer.get(2) else []
-    except Exception as error:  # the library raises a bare Exception
-        raise ValueError(f"'{path}' is damaged ({error}): get it again.") from None
     if normalizer.get(4, 1):  # remove_extra_whitespaces
         steps += [normalizers.Replace(hf.Regex(" {2,}"), " "), normalizers.Strip()]
     backend.normalizer = normalizers.Sequence(steps)

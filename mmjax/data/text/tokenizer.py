@@ -13,6 +13,7 @@ from mmjax import storage
 from mmjax.data import text_file
 from mmjax.data.text import clip_vocab
 from mmjax.data.text.clean_caption import clean_caption
+from mmjax.data.text.library import one_error
 
 FILE, _META = "tokenizer.json", "tokenizer_meta.json"
 _CACHE_SIZE = 100_000
@@ -190,10 +191,11 @@ class Tokenizer:
             cleaned = [self.prefix + text for text in missing]
             if self.clean:
                 cleaned = [self.clean(text) for text in cleaned]
-            if len(missing) == 1:
-                found = [self._backend.encode(cleaned[0], add_special_tokens=False)]
-            else:
-                found = self._backend.encode_batch_fast(cleaned, add_special_tokens=False)
+            with one_error(f"the tokenizer cannot encode {missing[0][:80]!r} or a text beside it"):
+                if len(missing) == 1:
+                    found = [self._backend.encode(cleaned[0], add_special_tokens=False)]
+                else:
+                    found = self._backend.encode_batch_fast(cleaned, add_special_tokens=False)
             new = {text: tuple(encoding.ids) for text, encoding in zip(missing, found)}
         result = [new[text] if text in new else self._cache[text] for text in texts]
         if new:
@@ -239,7 +241,8 @@ class Tokenizer:
 
     def wrapped(self, text):
         """Ids of a text with the special tokens that tokenizer.json itself adds."""
-        return self._backend.encode(text).ids
+        with one_error(f"the tokenizer cannot encode {text[:80]!r}"):
+            return self._backend.encode(text).ids
 
     def replace(self, backend, **ids):
         """A copy with another backend and other ids of special tokens."""
@@ -316,7 +319,8 @@ def load_tokenizer(directory, strict=False):
 
 def _of(meta, text, strict):
     """The tokenizer of the two saved files."""
-    backend = hf.Tokenizer.from_str(text)
+    with one_error("its JSON"):
+        backend = hf.Tokenizer.from_str(text)
     trained = meta["origin"].get("kind") == "train_bpe"
     backend.encode_special_tokens = meta.get("encode_special_tokens", trained)
     texts = {"prefix": meta.get("prefix", ""), "chat_template": meta.get("chat_template")}

@@ -35,11 +35,12 @@ def train_bpe(
     """
     specials = ["<pad>", "<bos>", "<eos>", *specials]
     added = TOKENS if locations else ()
-    if vocab_size < 256 + len(specials) + len(added):
+    least = 256 + len(specials) + len(added)
+    if vocab_size < least:
         places = f" and {len(added)} of locations" if added else ""
         raise ValueError(
-            f"vocab_size {vocab_size} cannot hold 256 bytes and {len(specials)} special tokens"
-            f"{places}"
+            f"The tokenizer's vocab_size {vocab_size} cannot hold 256 bytes and {len(specials)} "
+            f"special tokens{places}: set it to at least {least}."
         )
     backend = hf.Tokenizer(models.BPE())
     steps = [normalizers.NFC(), normalizers.Replace(hf.Regex(r"\s+"), " "), normalizers.Strip()]

@@ -24,7 +24,10 @@ def train_words(corpus: Iterable[str], vocab_size: int = 1000, lowercase: bool =
     # With spaces no word of a text is one of them.
     specials = ["< pad >", "< bos >", "< eos >", "< unk >"]
     if vocab_size <= len(specials):
-        raise ValueError(f"vocab_size {vocab_size} holds no word beside {len(specials)} specials")
+        raise ValueError(
+            f"The tokenizer's vocab_size {vocab_size} holds no word beside {len(specials)} special "
+            "tokens: raise it."
+        )
     backend = hf.Tokenizer(models.WordLevel(unk_token=specials[-1]))
     steps = [normalizers.NFC(), *[normalizers.Lowercase()] * bool(lowercase)]
     backend.normalizer = normalizers.Sequence(steps)

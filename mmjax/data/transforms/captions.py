@@ -1,5 +1,6 @@
 """Captions: which of an example's captions is used, and the prompt templates for names."""
 
+UNNAMED = "(unnamed)"
 # Short sentences around a name. `clip_7` is the subset that OpenAI found best for ImageNet
 # (github.com/openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet.ipynb); the others are ours.
 TEMPLATES = {
@@ -49,14 +50,17 @@ def get_templates(templates):
     if isinstance(templates, str):
         if templates not in TEMPLATES:
             known = ", ".join(TEMPLATES)
-            raise ValueError(f"no caption templates named {templates!r}; there are {known}")
+            raise ValueError(f"There are no caption templates '{templates}': use one of {known}.")
         return TEMPLATES[templates]
     templates = tuple(templates)
     for template in templates:
         if not isinstance(template, str) or template.count("{}") != 1:
-            raise ValueError(f"a caption template holds one {{}} for the name: {template!r}")
+            raise ValueError(
+                f"The caption template {template!r} has no {{}}, or several: write one where the "
+                f"name goes, or use those of {', '.join(TEMPLATES)}."
+            )
     if not templates:
-        raise ValueError("the list of caption templates is empty")
+        raise ValueError("The list of caption templates is empty: give at least one.")
     return templates
 
 
@@ -125,4 +129,4 @@ def example_name(example):
     for field in ("key", "path", "example_id"):
         if field in example:
             return repr(example[field])
-    return "(unnamed)"
+    return UNNAMED

@@ -4,6 +4,8 @@ import ast
 import difflib
 import inspect
 
+from mmjax.number import check_finite
+
 
 def make_chain(spec, table, context):
     """The transform that a spec describes.
@@ -87,6 +89,8 @@ def read(spec):
                 f"transforms {spec!r}: the arguments of {ast.unparse(node)!r} must be plain "
                 "numbers, strings, tuples, lists, dicts, True, False or None"
             ) from None
+        for value in (*args, *kwargs.values()):
+            check_finite(value, f"transforms {spec!r}: an argument of {ast.unparse(node)!r}")
         if None in kwargs:
             raise ValueError(f"transforms {spec!r}: ** is not allowed in {ast.unparse(node)!r}")
         steps.append((call.func.id, args, kwargs, node))

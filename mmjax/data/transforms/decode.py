@@ -46,13 +46,16 @@ def decode_image(data, min_size=None, background=(255, 255, 255)):
     """Decodes an encoded image (JPEG, PNG, WebP, GIF, ...) to RGB.
 
     Transparency is composited onto `background`, EXIF orientation is applied, palettes, gray,
-    16 bits per channel and CMYK become 8-bit RGB; of an animation the first frame is taken.
+    16 bits per channel, CMYK and YCCK (inverted, as Adobe writes them) become 8-bit RGB; color
+    profiles (ICC) are not applied; of an animation the first frame is taken.
 
     Args:
       data: the encoded bytes.
       min_size: None decodes at full size (equal to Pillow's decoder). A number allows a JPEG to be
         downscaled during decoding, in the DCT domain, to the smallest n/8 whose sides are still at
-        least `min_size` pixels (a shorter side keeps its length), with the fast approximate DCT.
+        least `min_size` pixels (a shorter side keeps its length), with the fast approximate DCT;
+        one with EXIF data to a half, a quarter or an eighth, and not at all if it is turned, gray
+        or of four colors.
       background: RGB, 0 to 255.
 
     Returns:
@@ -122,12 +125,31 @@ def opened(data: bytes, kinds: tuple[str, ...] | None = None) -> Iterator[Image.
             f"{MAX_PIXELS:,}"
         ) from None
     except Image.UnidentifiedImageError:
+        if (kind := _jpeg_kind(data)) is not None:
+            raise ValueError(
+                f"the image is {kind}: save it as a JPEG of 8 bits, or as a PNG"
+            ) from None
         raise ValueError(
             f"{len(data):,} bytes that start with {data[:12]!r} are no image in a format that is "
             f"read ({', '.join(kinds or formats())})"
         ) from None
     except DAMAGED as error:
         raise ValueError(f"the image is damaged or truncated: {error}") from None
+
+
+def _jpeg_kind(data: bytes) -> str | None:
+    """What kind of JPEG is not read, by its frame header; None: no such kind, or none of a JPEG."""
+    if not data.startswith(JPEG_START):
+        return None
+    at = 2
+    while at + 5 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xF7:
+            return "a JPEG-LS"
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return None if data[at + 4] == 8 else f"a JPEG of {data[at + 4]} bits per channel"
+        at += 2 + max(2, length)
+    return None
 
 
 class TooManyPixels(ValueError):
@@ -160,18 +182,29 @@ def decoded_size(data: bytes) -> tuple[int, int]:
         if image.format == "PNG" and b"eXIf" in data:
             image.load()  # it may come after the pixels
         # Pillow turns a TIFF, and its size, by itself.
-        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
         return image.size[::-1] if turned else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, as Exif has it; that of XMP, which the fast decoder and browsers ignore, counts in no
+    JPEG, where it may be left of an image that was turned since."""
+    if image.format not in ("JPEG", "MPO"):
+        return image.getexif().get(ORIENTATION, 1)
+    exif = Image.Exif()
+    exif.load(image.info.get("exif"))
+    return exif.get(ORIENTATION, 1)
 
 
 def _decode_any(data, min_size, background):
     with opened(data) as image:
-        orientation = image.getexif().get(ORIENTATION, 1) if data.startswith(JPEG_START) else 1
+        orientation = _orientation(image) if data.startswith(JPEG_START) else None
         if min_size is not None and orientation == 1 and image.mode == "RGB":
             image.draft("RGB", (min_size, min_size))
         image.load()
         check_pixels(image)  # the image within an ICO may be larger than it says
-        return np.asarray(to_rgb(ImageOps.exif_transpose(image), background))
+        upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+        return np.asarray(to_rgb(upright, background))
 
 
 def to_rgb(image, background):

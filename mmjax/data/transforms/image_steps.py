@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.data.regions import WHOLE, window
 from mmjax.data.transforms import image_ops
 from mmjax.data.transforms.auto_augment import auto_augment_policy
-from mmjax.data.transforms.captions import example_name
+from mmjax.data.transforms.captions import UNNAMED, example_name
 from mmjax.data.transforms.decode import as_rgb, decode_image
 from mmjax.data.transforms.on_image import (
     as_array,
@@ -23,6 +23,8 @@ from mmjax.data.transforms.on_image import (
 )
 from mmjax.data.transforms.rand_augment import rand_augment_ops
 from mmjax.data.transforms.smoothed_resize import smoothed_resize
+
+CANNOT_DECODE = "cannot decode 'image'"  # how the message begins
 
 # ---- pixels ------------------------------------------------------------------------------
 
@@ -45,8 +47,9 @@ def decode(min_size=None, background=(255, 255, 255)):
         try:
             return {**example, "image": of_each(rgb, example.get("image"))}
         except ValueError as error:
-            name = example_name(example)
-            raise ValueError(f"cannot decode 'image' of example {name}: {error}") from None
+            named = example_name(example) != UNNAMED
+            what = f"{CANNOT_DECODE} of example {example_name(example)}" if named else CANNOT_DECODE
+            raise ValueError(f"{what}: {error}") from None
 
     return f
 

@@ -79,6 +79,11 @@ def finish(example):
 
 
 def as_array(image, example):
+    """An image of an example, or several [N, H, W, 3] of one size, as an array; encoded ones stay.
+
+    Raises:
+      ValueError: images of several sizes.
+    """
     if not isinstance(image, tuple):
         return image_ops.to_array(image)
     if isinstance(image[0], bytes):  # not decoded yet

@@ -36,7 +36,32 @@ class Fused:
     reconstruction: Reconstruction | None = None
 
 
-class Fusion(nn.Module):
+class HasTransformers(nn.Module):
+    """The fields of transformers over the tokens of a modality, or of all."""
+
+    depth: int
+    heads: int
+    mlp_dim: int
+    activation: str = "gelu"
+    dropout: float = 0.0
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+
+    def transformer(self, name: str) -> Transformer:
+        """Self-attention blocks with these settings."""
+        return Transformer(
+            self.depth,
+            self.heads,
+            self.mlp_dim,
+            activation=self.activation,
+            dropout=self.dropout,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+            name=name,
+        )
+
+
+class Fusion(HasTransformers, kw_only=True):
     """The interface: {modality: Stream} -> Fused. A kind defines `fuse`.
 
     The tokens of a missing modality are replaced by one learned placeholder, so their values
@@ -57,15 +82,8 @@ class Fusion(nn.Module):
     """
 
     modalities: tuple[str, ...]
-    depth: int
-    heads: int
-    mlp_dim: int
-    activation: str = "gelu"
-    dropout: float = 0.0
     modality_dropout: float = 0.0
     reconstruction: int = 0
-    epsilon: float = 1e-6
-    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Fused:
@@ -146,19 +164,6 @@ class Fusion(nn.Module):
         )
 
     # ---- building blocks of the kinds
-
-    def transformer(self, name: str) -> Transformer:
-        """Self-attention blocks with the fusion's settings."""
-        return Transformer(
-            self.depth,
-            self.heads,
-            self.mlp_dim,
-            activation=self.activation,
-            dropout=self.dropout,
-            epsilon=self.epsilon,
-            dtype=self.dtype,
-            name=name,
-        )
 
     def block(self, train: bool) -> dict[str, Any]:
         """Fields of a `Block` with the fusion's settings."""

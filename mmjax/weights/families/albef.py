@@ -24,13 +24,15 @@ from mmjax.data.text.clean_caption import clean_caption
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.albef import ALBEF
 from mmjax.models.vit import ViT
-from mmjax.weights import activations, published, schema, tokenizer
+from mmjax.weights import published, schema, tokenizer
 from mmjax.weights.families import bert, vit
 from mmjax.weights.image_defaults import CLIP_MEAN, CLIP_STD
 from mmjax.weights.image_processor import channels
 from mmjax.weights.layouts import (
     Arrays,
+    Joined,
     Row,
+    class_and_grid,
     fused_qkv,
     linear,
     merge_heads,
@@ -210,7 +212,9 @@ def image_rows(image: ViT) -> list[Row]:
     heads, patch = image.sizes["heads"], image.sizes["patch_size"]
     return [
         *patches("image/stem/projection", "visual_encoder.patch_embed.proj", patch),
-        _class_and_grid(image),
+        class_and_grid(
+            "image/", ("visual_encoder.cls_token", "visual_encoder.pos_embed"), image.grid
+        ),
         *norm(f"{ours}/norm_attention", f"{theirs}.norm1"),
         *fused_qkv(
             f"{ours}/attention/qkv", f"{theirs}.attn.qkv.weight", f"{theirs}.attn.qkv.bias", heads
@@ -221,21 +225,6 @@ def image_rows(image: ViT) -> list[Row]:
         *linear(f"{ours}/mlp/down", f"{theirs}.mlp.fc2"),
         *norm("image_norm", "visual_encoder.norm"),
     ]
-
-
-def _class_and_grid(image: ViT) -> Row:
-    """The class token, and one table of its position and those of the patches [1, 1 + h · w, D]."""
-    height, width = (side // image.sizes["patch_size"] for side in image.train_size)
-
-    def read(token, table) -> Arrays:
-        return token[0, 0], table[0, 0], table[0, 1:].reshape(height, width, -1)
-
-    def write(token, position, grid) -> Arrays:
-        grid = grid.reshape(height * width, -1)
-        return token[None, None], np.concatenate([position[None], grid])[None]
-
-    ours = ("image/class_token", "image/class_position", "image/position/table")
-    return Row(ours, ("visual_encoder.cls_token", "visual_encoder.pos_embed"), read, write)
 
 
 def layer_rows(ours: str, theirs: str, heads: int) -> list[Row]:
@@ -267,7 +256,7 @@ def key_value(ours: str, theirs: str, heads: int) -> list[Row]:
     """Keys and values of a context of any width, in one of our parameters."""
 
     def read(*parts) -> Arrays:
-        return (np.stack([x.T.reshape(x.shape[1], heads, -1) for x in parts], axis=1),)
+        return (Joined([x.T.reshape(x.shape[1], 1, heads, -1) for x in parts], axis=1),)
 
     def write(x) -> Arrays:
         return tuple(x[:, i].reshape(len(x), -1).T for i in range(2))
@@ -303,15 +292,8 @@ def published_config(model: ALBEF) -> dict[str, Any]:
         **published_image(image),
         **mask,
         "bert_config": {
-            "vocab_size": text.vocab_size,
-            "hidden_size": text.width,
-            "num_hidden_layers": text.depth,
-            "num_attention_heads": text.heads,
-            "intermediate_size": text.mlp_dim,
-            "hidden_act": activations.write(text.activation),
-            "max_position_embeddings": text.length,
+            **bert.published_text(text),
             **segments,
-            "layer_norm_eps": text.norm_epsilon,
             "fusion_layer": text.depth - text.fusion_depth,
             "encoder_width": image.sizes["width"],
         },

@@ -9,19 +9,14 @@ from einops import rearrange
 from mmjax.data.transforms import chain
 from mmjax.data.transforms.audio_steps import kaldi_fbank
 from mmjax.models.audio_classifier import AudioClassifier
-from mmjax.weights import published
-from mmjax.weights.families import clip, vit
+from mmjax.weights import encoder_config, published
+from mmjax.weights.families import vit
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, qkv, same
 from mmjax.weights.published import Published
 
 # Settings that config.json may omit: defaults of ASTConfig in transformers 5.23.
 DEFAULTS = {
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
+    **encoder_config.DEFAULTS,
     "patch_size": 16,
     "qkv_bias": True,
     "frequency_stride": 10,
@@ -62,7 +57,7 @@ def model_config(found: Published) -> dict[str, Any]:
     side = settings["patch_size"]
     return {
         "name": SYSTEM,
-        **clip.tower_fields(settings, "config.json"),
+        **encoder_config.read(settings, "config.json"),
         "patch_size": (side, side),
         "stride": (settings["time_stride"], settings["frequency_stride"]),
         "frames": settings["max_length"],
@@ -167,7 +162,7 @@ def published_config(model: AudioClassifier) -> dict[str, Any]:
     return {
         "model_type": "audio-spectrogram-transformer",
         "architectures": [kind],
-        **clip.published_tower(model),
+        **encoder_config.write(model),
         "patch_size": model.patch_size[0],
         "qkv_bias": model.qkv_bias,
         "time_stride": model.stride[0],

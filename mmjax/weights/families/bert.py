@@ -7,8 +7,9 @@ from typing import Any
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.bert import BERT
+from mmjax.models.encoder import BertEncoder
 from mmjax.models.text_encoder import TextEncoder
-from mmjax.weights import activations, published, sentences
+from mmjax.weights import encoder_config, published, sentences
 from mmjax.weights.layouts import Row, linear, merge_heads, norm, qkv, same
 from mmjax.weights.published import Published
 
@@ -18,15 +19,10 @@ IGNORED = (r"embeddings\.(position|token_type)_ids", r"(cls|lm_head)\..*", r"poo
 
 # Settings that config.json may omit: defaults of BertConfig and, where they differ, RobertaConfig.
 SETTINGS = {
+    **encoder_config.DEFAULTS,
     "vocab_size": 30522,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
     "position_embedding_type": "absolute",
     "is_decoder": False,
 }
@@ -104,15 +100,10 @@ def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
             "'absolute' positions can be loaded."
         )
     return {
+        **encoder_config.read(settings, where),
         "vocab_size": settings["vocab_size"],
-        "width": settings["hidden_size"],
-        "depth": settings["num_hidden_layers"],
-        "heads": settings["num_attention_heads"],
-        "mlp_dim": settings["intermediate_size"],
         "length": settings["max_position_embeddings"],
         "segments": settings["type_vocab_size"],
-        "activation": activations.read(settings["hidden_act"], f"{where}: hidden_act"),
-        "norm_epsilon": settings["layer_norm_eps"],
     }
 
 
@@ -211,16 +202,15 @@ def _kind(text: BERT) -> str:
 
 def published_tower(text: BERT) -> dict[str, Any]:
     """A tower's section of config.json; the inverse of `tower_fields`."""
+    return {**published_text(text), "type_vocab_size": text.segments}
+
+
+def published_text(text: BertEncoder) -> dict[str, Any]:
+    """What config.json, or a section of it, has of every encoder of texts."""
     return {
+        **encoder_config.write(text),
         "vocab_size": text.vocab_size,
-        "hidden_size": text.width,
-        "num_hidden_layers": text.depth,
-        "num_attention_heads": text.heads,
-        "intermediate_size": text.mlp_dim,
-        "hidden_act": activations.write(text.activation),
         "max_position_embeddings": text.length,
-        "type_vocab_size": text.segments,
-        "layer_norm_eps": text.norm_epsilon,
     }
 
 

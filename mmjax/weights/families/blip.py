@@ -4,17 +4,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mmjax.models.blip import BLIP
 from mmjax.models.grounded_encoder import with_shared
 from mmjax.models.systems import make_system
 from mmjax.models.vit import ViT
-from mmjax.weights import activations, image_processor, published
-from mmjax.weights.families import clip, vit
+from mmjax.weights import encoder_config, image_processor, published
+from mmjax.weights.families import bert, clip, vit
 from mmjax.weights.layouts import (
-    Arrays,
     Row,
+    class_and_grid,
     fused_qkv,
     linear,
     merge_heads,
@@ -90,14 +88,14 @@ def model_config(found: Published) -> dict[str, Any]:
     config = {
         "name": "blip",
         "image": {
-            **clip.tower_fields(vision, "vision_config"),
+            **encoder_config.read(vision, "vision_config"),
             **published.image_sides(vision, "vision_config"),
             "image_mean": images.mean,
             "image_std": images.std,
             "position_resize": "bicubic",
         },
         "text": {
-            **clip.tower_fields(text, "text_config"),
+            **encoder_config.read(text, "text_config"),
             "vocab_size": text["vocab_size"],
             "length": text["max_position_embeddings"],
         },
@@ -155,7 +153,11 @@ def image_rows(image: ViT) -> list[Row]:
     ours, theirs = "image/transformer/layers", "vision_model.encoder.layers.{i}"
     heads, attention = image.sizes["heads"], f"{theirs}.self_attn"
     return [
-        class_and_grid(embeddings, tuple(side // patch for side in image.train_size)),
+        class_and_grid(
+            "image/",
+            (f"{embeddings}.class_embedding", f"{embeddings}.position_embedding"),
+            image.grid,
+        ),
         *patches("image/stem/projection", f"{embeddings}.patch_embedding", patch),
         *norm(f"{ours}/norm_attention", f"{theirs}.layer_norm1"),
         *fused_qkv(
@@ -167,24 +169,6 @@ def image_rows(image: ViT) -> list[Row]:
         *linear(f"{ours}/mlp/down", f"{theirs}.mlp.fc2"),
         *norm("image_norm", "vision_model.post_layernorm"),
     ]
-
-
-def class_and_grid(embeddings: str, grid: tuple[int, int]) -> Row:
-    """The class token, and one table of the positions of it and the patches, [1, 1 + h · w, D]."""
-
-    def read(token, table) -> Arrays:
-        return token[0, 0], table[0, 0], table[0, 1:].reshape(*grid, -1)
-
-    def write(token, position, table) -> Arrays:
-        table = np.concatenate([position[None], table.reshape(grid[0] * grid[1], -1)])
-        return token[None, None], table[None]
-
-    return Row(
-        ("image/class_token", "image/class_position", "image/position/table"),
-        (f"{embeddings}.class_embedding", f"{embeddings}.position_embedding"),
-        read,
-        write,
-    )
 
 
 def _embedding_rows(words: str, ours: str, theirs: str) -> list[Row]:
@@ -246,22 +230,14 @@ def published_config(model: BLIP) -> dict[str, Any]:
             ),
         },
     )
-    width = image.sizes["width"]
     config = {
         "model_type": "blip",
         "architectures": [_ARCHITECTURES[model.encoder, model.decoder]],
         "vision_config": {**clip.published_image(image), "model_type": "blip_vision_model"},
         "text_config": {
             "model_type": "blip_text_model",
-            "vocab_size": text.vocab_size,
-            "hidden_size": text.width,
-            "encoder_hidden_size": width,
-            "num_hidden_layers": text.depth,
-            "num_attention_heads": text.heads,
-            "intermediate_size": text.mlp_dim,
-            "max_position_embeddings": text.length,
-            "hidden_act": activations.write(text.activation),
-            "layer_norm_eps": text.norm_epsilon,
+            **bert.published_text(text),
+            "encoder_hidden_size": image.sizes["width"],
         },
     }
     return config | ({EMBED_DIM: model.embed_dim} if model.embeds else {})

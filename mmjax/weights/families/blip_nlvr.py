@@ -12,15 +12,15 @@ Its checkpoint is a pickle, and holds no settings. A folder of ours has
 import re
 from typing import Any
 
-from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.blip_nlvr import BLIPNLVR
-from mmjax.weights import activations, published
+from mmjax.weights import published
 from mmjax.weights.families import albef, bert
 from mmjax.weights.layouts import Row, linear, merge_heads, norm, same, split_heads
 from mmjax.weights.published import CONFIG, Published
 from mmjax.weights.tensor_file import Renamed
 
 SYSTEM = "blip_nlvr"
+read_tokenizer = albef.read_tokenizer  # of texts cleaned as in the original
 IGNORED = (r"text_encoder\.embeddings\.position_ids",)
 SETTINGS = {k: x for k, x in albef.SETTINGS.items() if k not in ("embed_dim", "mask_token_id")}
 SETTINGS |= {"image_res": 384, "enc_token_id": 30523}
@@ -90,11 +90,6 @@ def transform(found: Published) -> str:
     return f"decode | resize(({size}, {size}), 'bicubic')"
 
 
-def read_tokenizer(found: Published) -> Tokenizer | None:
-    """BERT's tokenizer, of texts cleaned as in the original: see `albef.read_tokenizer`."""
-    return albef.read_tokenizer(found)
-
-
 def rows(model: BLIPNLVR) -> list[Row]:
     """The rename table of a model."""
     text, embeddings = model.text_encoder(parent=None), "text_encoder.embeddings"
@@ -144,14 +139,7 @@ def published_config(model: BLIPNLVR) -> dict[str, Any]:
         **albef.published_image(image),
         "enc_token_id": token,
         "med_config": {
-            "vocab_size": text.vocab_size,
-            "hidden_size": text.width,
-            "num_hidden_layers": text.depth,
-            "num_attention_heads": text.heads,
-            "intermediate_size": text.mlp_dim,
-            "hidden_act": activations.write(text.activation),
-            "max_position_embeddings": text.length,
-            "layer_norm_eps": text.norm_epsilon,
+            **bert.published_text(text),
             "encoder_width": image.sizes["width"],
         },
     }

@@ -5,13 +5,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from mmjax.models.clip import CLIP
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.weights import activations, image_processor, published, tokenizer
-from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv, same
+from mmjax.weights import encoder_config, image_processor, published, tokenizer
+from mmjax.weights.layouts import (
+    Row,
+    class_and_grid,
+    linear,
+    merge_heads,
+    norm,
+    patches,
+    qkv,
+    same,
+)
 from mmjax.weights.published import Published
 
 # Settings that config.json may omit: defaults of CLIPTextConfig, CLIPVisionConfig and CLIPConfig.
@@ -53,7 +61,7 @@ def model_config(found: Published) -> dict[str, Any]:
         "embed_dim": embed_dim(found, 512),
         "image": image_fields(vision, found),
         "text": {
-            **tower_fields(text, "text_config"),
+            **encoder_config.read(text, "text_config"),
             "vocab_size": text["vocab_size"],
             "length": text["max_position_embeddings"],
         },
@@ -76,7 +84,7 @@ def image_fields(
     """
     images = image_processor.read(found.preprocessor)
     return {
-        **tower_fields(vision, where),
+        **encoder_config.read(vision, where),
         **published.image_sides(vision, where),
         "image_mean": images.mean,
         "image_std": images.std,
@@ -84,22 +92,6 @@ def image_fields(
         "patch_bias": False,
         "pre_norm": True,
         "position_resize": "bicubic",
-    }
-
-
-def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Fields that `ViT` and `TextTransformer` share, from a tower's section of config.json.
-
-    Raises:
-      ValueError: an activation that we lack.
-    """
-    return {
-        "width": settings["hidden_size"],
-        "depth": settings["num_hidden_layers"],
-        "heads": settings["num_attention_heads"],
-        "mlp_dim": settings["intermediate_size"],
-        "activation": activations.read(settings["hidden_act"], f"{where}.hidden_act"),
-        "norm_epsilon": settings["layer_norm_eps"],
     }
 
 
@@ -125,7 +117,12 @@ def image_rows(image: ViT) -> list[Row]:
     embeddings = "vision_model.embeddings"
     patch = image.sizes["patch_size"]
     return [
-        class_and_grid(embeddings, tuple(side // patch for side in image.train_size)),
+        class_and_grid(
+            "image/",
+            (f"{embeddings}.class_embedding", f"{embeddings}.position_embedding.weight"),
+            image.grid,
+            batched=False,
+        ),
         *patches("image/stem/projection", f"{embeddings}.patch_embedding", patch, bias=False),
         *norm("image/pre_norm", "vision_model.pre_layrnorm"),
         *blocks("image", "vision_model", image.sizes["heads"]),
@@ -156,26 +153,6 @@ def blocks(ours: str, theirs: str, heads: int) -> list[Row]:
     ]
 
 
-def class_and_grid(embeddings: str, grid: tuple[int, int]) -> Row:
-    """The class token, and one table with the positions of it and of the patches [1 + h · w, D].
-
-    The model adds the class token and its position; both are kept as separate parameters.
-    """
-
-    def read(token, table) -> Arrays:
-        return token, table[0], table[1:].reshape(*grid, -1)
-
-    def write(token, position, table) -> Arrays:
-        return token, np.concatenate([position[None], table.reshape(grid[0] * grid[1], -1)])
-
-    return Row(
-        ("image/class_token", "image/class_position", "image/position/table"),
-        (f"{embeddings}.class_embedding", f"{embeddings}.position_embedding.weight"),
-        read,
-        write,
-    )
-
-
 def published_config(model: CLIP) -> dict[str, Any]:
     """config.json for one of our models.
 
@@ -194,7 +171,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
     return {
         **published_fields(model, image, "clip", "CLIPModel"),
         "text_config": {
-            **published_tower(text),
+            **encoder_config.write(text),
             "model_type": "clip_text_model",
             "projection_dim": model.embed_dim,
             "vocab_size": text.vocab_size,
@@ -255,22 +232,9 @@ def published_fields(model: CLIP, image: ViT, kind: str, architecture: str) -> d
 def published_image(image: ViT) -> dict[str, Any]:
     """vision_config of an image tower of square images."""
     return {
-        **published_tower(image),
+        **encoder_config.write(image),
         "image_size": image.train_size[0],
         "patch_size": image.sizes["patch_size"],
-    }
-
-
-def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
-    """A tower's section of config.json; the inverse of `tower_fields`."""
-    sizes = tower.sizes
-    return {
-        "hidden_size": sizes["width"],
-        "num_hidden_layers": sizes["depth"],
-        "num_attention_heads": sizes["heads"],
-        "intermediate_size": sizes["mlp_dim"],
-        "hidden_act": activations.write(tower.activation),
-        "layer_norm_eps": tower.norm_epsilon,
     }
 
 

@@ -9,13 +9,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmjax.layers.conv_tokenizer import ConvTokenizer
 from mmjax.models.vit import ViT
 from mmjax.weights.layouts import (
     Arrays,
     Row,
+    class_and_grid,
     convolution,
     fused_qkv,
     linear,
@@ -137,7 +136,8 @@ def rows(model: ViT) -> list[Row]:
         for i in range(ConvTokenizer(patch, 1, model.stem_kernel).layers):
             table += convolution(f"stem/conv{i}", f"tokenizer.conv_layers.{i}.0")
     if model.pool == "cls":
-        return [*table, _class_and_grid(model)]
+        names = ("classifier.class_emb", POSITIONS)
+        return [*table, class_and_grid("", names, model.grid)]
     if model.position == "learned":
         table.append(_grid(model))
     return [*table, *linear("pool/weight", "classifier.attention_pool")]
@@ -153,17 +153,3 @@ def _grid(model: ViT) -> Row:
         return (x.reshape(1, -1, x.shape[-1]),)
 
     return Row(("position/table",), (POSITIONS,), read, write)
-
-
-def _class_and_grid(model: ViT) -> Row:
-    """The class token, and one table of its position and those of the patches."""
-
-    def read(token, table) -> Arrays:
-        return token[0, 0], table[0, 0], table[0, 1:].reshape(*model.grid, -1)
-
-    def write(token, first, table) -> Arrays:
-        flat = table.reshape(-1, table.shape[-1])
-        return token[None, None], np.concatenate([first[None], flat])[None]
-
-    ours = ("class_token", "class_position", "position/table")
-    return Row(ours, ("classifier.class_emb", POSITIONS), read, write)

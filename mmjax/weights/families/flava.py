@@ -8,7 +8,7 @@ from mmjax.data.transforms import chain
 from mmjax.models.flava import FLAVA
 from mmjax.models.flava_encoders import MultimodalEncoder, TextEncoder
 from mmjax.models.image_codebook import DVAEEncoder
-from mmjax.weights import activations, image_processor, published
+from mmjax.weights import encoder_config, image_processor, published
 from mmjax.weights.families import clip, flava_codebook, vit
 from mmjax.weights.layouts import (
     Row,
@@ -23,15 +23,7 @@ from mmjax.weights.layouts import (
 from mmjax.weights.published import Published
 
 # Settings that config.json may omit: defaults of the configs of transformers' FLAVA.
-_TOWER = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "qkv_bias": True,
-}
+_TOWER = {**encoder_config.DEFAULTS, "qkv_bias": True}
 IMAGE = {**_TOWER, "image_size": 224, "patch_size": 16, "mask_token": True, "vocab_size": 8192}
 TEXT = {
     **_TOWER,
@@ -116,7 +108,7 @@ def _has_codebook(found: Published) -> bool:
 
 def _fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Fields that the three encoders share."""
-    return {**clip.tower_fields(settings, where), "qkv_bias": settings["qkv_bias"]}
+    return {**encoder_config.read(settings, where), "qkv_bias": settings["qkv_bias"]}
 
 
 def transform(found: Published) -> str:
@@ -229,7 +221,7 @@ def published_config(model: FLAVA) -> dict[str, Any]:
         "logit_scale_init_value": model.logit_scale_init,
         "init_codebook": codebook is not None,
         "image_config": {
-            **clip.published_tower(image),
+            **encoder_config.write(image),
             "model_type": "flava_image_model",
             "image_size": height if height == width else [height, width],
             "patch_size": image.sizes["patch_size"],
@@ -257,15 +249,7 @@ def published_config(model: FLAVA) -> dict[str, Any]:
 
 def _published(encoder: TextEncoder | MultimodalEncoder) -> dict[str, Any]:
     """An encoder's section of config.json; the inverse of `_fields`."""
-    return {
-        "hidden_size": encoder.width,
-        "num_hidden_layers": encoder.depth,
-        "num_attention_heads": encoder.heads,
-        "intermediate_size": encoder.mlp_dim,
-        "hidden_act": activations.write(encoder.activation),
-        "layer_norm_eps": encoder.norm_epsilon,
-        "qkv_bias": encoder.qkv_bias,
-    }
+    return {**encoder_config.write(encoder), "qkv_bias": encoder.qkv_bias}
 
 
 def published_preprocessor(model: FLAVA, transform: str) -> dict[str, Any]:

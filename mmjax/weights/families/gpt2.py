@@ -130,7 +130,7 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
     text = model.text_decoder(parent=None)
     stack = text.stack(parent=None)
     kind = {"norm": "layer", "gated_mlp": False, "positions": "learned", "sliding_window": None}
-    llama.check_decoder("gpt2", stack, **kind, **dict.fromkeys(stack.biases, True))
+    llama.check_decoder("gpt2", text, **kind, **dict.fromkeys(stack.biases, True))
     head_dim = text.width // stack.heads
     sizes = {
         "text.decoder.kv_heads": (stack.kv_heads or stack.heads, stack.heads),

@@ -3,7 +3,6 @@ shuffle with one linear map, and a Llama-style decoder."""
 
 from typing import Any
 
-from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.llava import Llava
 from mmjax.models.vit import ViT
 from mmjax.weights import image_processor, published
@@ -12,6 +11,8 @@ from mmjax.weights.layouts import Row, linear
 from mmjax.weights.published import Published
 
 SYSTEM = "llava"
+prepare = llava.prepare
+read_tokenizer, read_generation = llama.read_tokenizer, llama.read_generation
 IGNORED = llama.IGNORED
 # Settings that config.json may omit: defaults of Idefics3Config and Idefics3VisionConfig.
 SETTINGS = {"image_token_id": 128_257, "scale_factor": 2}
@@ -49,11 +50,6 @@ def published_name(name: str, model: Llava) -> str:
     return f"model.{name}" if inside == name else f"model.text_model.{inside}"
 
 
-def prepare(found: Published) -> tuple[Published, list[str]]:
-    """The folder with the head that its files have, and notes for the report."""
-    return llava.with_text_head(found)
-
-
 def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
@@ -76,16 +72,6 @@ def model_config(found: Published) -> dict[str, Any]:
 def image_source(found: Published) -> image_processor.Source:
     """Where the settings of the image processor come from."""
     return image_processor.Source(PROCESSORS[found.config["model_type"]], "vision_config")
-
-
-def read_tokenizer(found: Published) -> Tokenizer | None:
-    """The tokenizer of the folder."""
-    return llama.read_tokenizer(found)
-
-
-def read_generation(found: Published) -> dict[str, Any]:
-    """The content of generation_config.json."""
-    return llama.read_generation(found)
 
 
 def rows(model: Llava) -> list[Row]:

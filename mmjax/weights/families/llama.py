@@ -1,16 +1,18 @@
 """Llama-style language models in the layout of `transformers`: Llama, Mistral, Qwen2, and others
 that use their names, such as SmolLM2."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from einops import rearrange
 
 from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.layers.decoder import Decoder
 from mmjax.models.language import LanguageModel
+from mmjax.models.text_decoder import TextDecoder
 from mmjax.weights import activations, head, published, rope, schema, tokenizer
-from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, same
+from mmjax.weights.layouts import Arrays, Joined, Row, linear, merge_heads, norm, same
 from mmjax.weights.published import Published
 
 SYSTEM = "language_model"
@@ -53,6 +55,15 @@ OTHERS = {
         "layer_types": schema.Maybe(("full_attention",)),
     },
 }
+NORMS = {"norm_attention": "input_layernorm", "norm_mlp": "post_attention_layernorm"}
+GEMMA2_NORMS = {
+    "norm_attention": "input_layernorm",
+    "norm_attention_out": "post_attention_layernorm",
+    "norm_mlp": "pre_feedforward_layernorm",
+    "norm_mlp_out": "post_feedforward_layernorm",
+}
+# Settings of our decoder that only a Gemma 2 changes.
+GEMMA2 = {"branch_norm": False, "query_dim": None, "attention_cap": None, "windowed": ()}
 
 
 def prepare(found: Published) -> tuple[Published, list[str]]:
@@ -108,29 +119,39 @@ def model_config(found: Published) -> dict[str, Any]:
     )
 
 
-def _window(kind: str, settings: Mapping[str, Any], found: Published) -> dict[str, int]:
-    """The sliding window of all layers; {} without one.
+def _window(kind: str, settings: Mapping[str, Any], found: Published) -> dict[str, Any]:
+    """The sliding window and its layers; {} without one.
 
     Raises:
-      ValueError: some layers have one and others do not.
+      ValueError: kinds of another number of layers.
     """
     if kind == "llama":
         return {}
     depth, window = settings["num_hidden_layers"], settings["sliding_window"]
-    slides = [True]
+    slides = [True] * depth
     if kind == "qwen2":
         window = window if settings["use_sliding_window"] else None
         slides = [i >= settings["max_window_layers"] for i in range(depth)]
         if settings["layer_types"] is not None:
             slides = [name == "sliding_attention" for name in settings["layer_types"]]
-    if window is None or window >= settings["max_position_embeddings"] or not any(slides):
-        return {}
-    if not all(slides):
+    if len(slides) != depth:
         raise ValueError(
-            f"'{found.folder}' has a sliding window of {window} tokens in {sum(slides)} of {depth} "
-            "layers; only the same window in all layers, or none, is supported."
+            f"'{found.folder}' has {len(slides)} layer_types for {depth} layers: get it again."
         )
-    return {"sliding_window": window}
+    long = window is not None and window >= settings["max_position_embeddings"]
+    return windows(None if long else window, slides)
+
+
+def windows(window: int | None, slides: Sequence[bool]) -> dict[str, Any]:
+    """Fields of `Decoder` for a sliding window in the layers where `slides` is true."""
+    if window is None or not any(slides):
+        return {}
+    return {"sliding_window": window, **({} if all(slides) else {"windowed": tuple(slides)})}
+
+
+def slides(stack: Decoder) -> tuple[bool, ...]:
+    """Of each layer, whether it has a sliding window."""
+    return tuple(stack.windowed) or (stack.sliding_window is not None,) * stack.depth
 
 
 def decoder_config(
@@ -176,12 +197,12 @@ def rows(model: LanguageModel) -> list[Row]:
     attention, out = f"{block}/attention", f"{layer}.self_attn.o_proj"
     table = [
         *same("text/embed/embedding", HEAD.embedding),
-        *norm(f"{block}/norm_attention", f"{layer}.input_layernorm", bias=False),
         *grouped_qkv(f"{attention}/qkv", f"{layer}.self_attn", *groups, has["qkv_bias"]),
         *merge_heads(f"{attention}/out", out, stack.heads, has["out_bias"]),
-        *norm(f"{block}/norm_mlp", f"{layer}.post_attention_layernorm", bias=False),
         *norm("text/decoder/norm", "model.norm", bias=False),
     ]
+    for ours, theirs in (GEMMA2_NORMS if stack.branch_norm else NORMS).items():
+        table += norm(f"{block}/{ours}", f"{layer}.{theirs}", bias=False)
     for name in ("gate", "up", "down"):
         table += linear(f"{block}/mlp/{name}", f"{layer}.mlp.{name}_proj", has["mlp_bias"])
     return table if text.tied else [*table, *same("text/embed/head", HEAD.name)]
@@ -197,7 +218,7 @@ def grouped_qkv(ours: str, theirs: str, heads: int, kv_heads: int, bias: bool) -
         parts = [
             rearrange(a, "(k g d) ... -> ... g k d", k=kv_heads, g=g) for a, g in zip(x, counts)
         ]
-        return (np.concatenate(parts, axis=-3),)
+        return (Joined(parts, axis=-3),)
 
     def write(x) -> Arrays:
         parts = np.split(x, (group, group + 1), axis=-3)
@@ -210,13 +231,22 @@ def grouped_qkv(ours: str, theirs: str, heads: int, kv_heads: int, bias: bool) -
     return [row("kernel", "weight"), *([row("bias", "bias")] if bias else [])]
 
 
-def check_decoder(family: str, stack: Any, **wanted: Any) -> None:
-    """Raise ValueError where our decoder has other settings, or cross-attention."""
-    wanted = {**wanted, "cross_every": 0, "final_norm": True}
+def check_decoder(
+    family: str,
+    text: TextDecoder,
+    embed_scale: float | None = None,
+    logit_cap: float | None = None,
+    **wanted: Any,
+) -> None:
+    """Raise ValueError where our decoder has other settings, cross-attention, or, unless they are
+    given, settings of a Gemma 2."""
+    stack = text.stack(parent=None)
+    wanted = {**GEMMA2, **wanted, "cross_every": 0, "final_norm": True}
     has = {k: stack.biases[k] if k in stack.biases else getattr(stack, k) for k in wanted}
-    published.check_settings(
-        family, {f"text.decoder.{k}": (has[k], value) for k, value in wanted.items()}
-    )
+    pairs = {f"text.decoder.{k}": (has[k], value) for k, value in wanted.items()}
+    pairs["text.embed_scale"] = (text.embed_scale, embed_scale)
+    pairs["text.logit_cap"] = (text.logit_cap, logit_cap)
+    published.check_settings(family, pairs)
 
 
 def published_config(model: LanguageModel) -> dict[str, Any]:
@@ -236,16 +266,31 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
         "mistral": dict.fromkeys(has, False),
         "qwen2": {"qkv_bias": True, "out_bias": False, "mlp_bias": False},
     }[kind]
-    check_decoder(kind, stack, norm="rms", gated_mlp=True, positions="rope", **biases)
-    windows = {"sliding_window": window}
+    windowed = {"windowed": stack.windowed} if kind == "qwen2" else {}
+    check = {"norm": "rms", "gated_mlp": True, "positions": "rope", **biases, **windowed}
+    check_decoder(kind, text, **check)
+    others = {"sliding_window": window}
     if kind == "qwen2":
-        windows |= {"use_sliding_window": window is not None, "max_window_layers": 0}
+        others |= {"use_sliding_window": window is not None, "max_window_layers": 0}
+        if stack.windowed:
+            names = {True: "sliding_attention", False: "full_attention"}
+            others["layer_types"] = [names[slides] for slides in stack.windowed]
     if kind == "llama":
-        windows = {"attention_bias": has["qkv_bias"], "mlp_bias": has["mlp_bias"]}
+        others = {"attention_bias": has["qkv_bias"], "mlp_bias": has["mlp_bias"]}
     bare = BARE[kind]
     return {
         "model_type": kind,
         "architectures": [bare.replace("Model", "ForCausalLM") if model.head else bare],
+        **published_sizes(text),
+        **others,
+        head.TIED: text.tied and model.head,
+    }
+
+
+def published_sizes(text: TextDecoder) -> dict[str, Any]:
+    """The settings of config.json that every decoder of this form has."""
+    stack = text.stack(parent=None)
+    return {
         "vocab_size": text.vocab_size,
         "hidden_size": text.width,
         "intermediate_size": stack.mlp_dim,
@@ -256,7 +301,5 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
         "hidden_act": activations.write(stack.activation),
         "max_position_embeddings": text.length,
         "rms_norm_eps": stack.epsilon,
-        **windows,
         **rope.write(stack.rope_base, stack.rope_scaling, text.length),
-        head.TIED: text.tied and model.head,
     }

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
 from mmjax.models.llava import Llava
 from mmjax.models.vit import ViT
@@ -15,6 +14,7 @@ from mmjax.weights.layouts import Row, linear
 from mmjax.weights.published import Published
 
 SYSTEM = "llava"
+read_tokenizer, read_generation = llama.read_tokenizer, llama.read_generation
 IGNORED = (r"vision_model\.embeddings\.position_ids", *llama.IGNORED)
 IMAGE = "<image>"
 # Settings that config.json may omit: defaults of LlavaConfig.
@@ -63,11 +63,6 @@ def published_name(name: str, model: Llava) -> str:
 
 
 def prepare(found: Published) -> tuple[Published, list[str]]:
-    """The folder with the head that its files have, and notes for the report."""
-    return with_text_head(found)
-
-
-def with_text_head(found: Published) -> tuple[Published, list[str]]:
     """A folder whose text_config has the `model_type` and the head of its decoder, and notes."""
     path = found.folder / published.CONFIG
     text = published.section(found.config, "text_config", path)
@@ -110,7 +105,7 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def text_fields(found: Published) -> dict[str, Any]:
-    """Fields of `TextDecoder` of a folder that `with_text_head` has returned.
+    """Fields of `TextDecoder` of a folder that `prepare` has returned.
 
     Raises:
       ValueError: a decoder of another family.
@@ -162,16 +157,6 @@ def image_source(found: Published) -> image_processor.Source:
     """Where the settings of the image processor come from."""
     kind = PROCESSORS.get(vision_kind(found), PROCESSORS[CLIP])
     return image_processor.Source(kind, "vision_config")
-
-
-def read_tokenizer(found: Published) -> Tokenizer | None:
-    """The tokenizer of the folder."""
-    return llama.read_tokenizer(found)
-
-
-def read_generation(found: Published) -> dict[str, Any]:
-    """The content of generation_config.json."""
-    return llama.read_generation(found)
 
 
 def rows(model: Llava) -> list[Row]:

@@ -14,6 +14,7 @@ from mmjax.weights.families import clip, clip_resnet
 from mmjax.weights.layouts import (
     Row,
     batch_counts,
+    class_and_grid,
     fused_qkv,
     linear,
     merge_heads,
@@ -223,10 +224,12 @@ def scalar(name: str) -> Row:
 def image_rows(image: ViT) -> list[Row]:
     """The image tower up to its last block."""
     patch = image.sizes["patch_size"]
-    grid = tuple(side // patch for side in image.train_size)
     return [
-        clip.class_and_grid("", grid)._replace(
-            theirs=("visual.class_embedding", "visual.positional_embedding")
+        class_and_grid(
+            "image/",
+            ("visual.class_embedding", "visual.positional_embedding"),
+            image.grid,
+            batched=False,
         ),
         *patches("image/stem/projection", "visual.conv1", patch, bias=False),
         *(norm("image/pre_norm", "visual.ln_pre") if image.pre_norm else ()),

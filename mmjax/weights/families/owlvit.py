@@ -6,7 +6,7 @@ from mmjax.data.transforms import chain
 from mmjax.models.owlvit import OWLViT
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.weights import image_processor, published
+from mmjax.weights import encoder_config, image_processor, published
 from mmjax.weights.families import clip
 from mmjax.weights.layouts import Row, linear, norm
 from mmjax.weights.published import Published
@@ -41,7 +41,7 @@ def model_config(found: Published) -> dict[str, Any]:
         "embed_dim": width,
         "image": {**clip.image_fields(vision, found), "pool": "cls_tokens"},
         "text": {
-            **clip.tower_fields(text, "text_config"),
+            **encoder_config.read(text, "text_config"),
             "vocab_size": text["vocab_size"],
             "length": text["max_position_embeddings"],
         },
@@ -104,7 +104,7 @@ def published_config(model: OWLViT) -> dict[str, Any]:
     return {
         **clip.published_fields(model, image, kind, names[kind]),
         "text_config": {
-            **clip.published_tower(text),
+            **encoder_config.write(text),
             "model_type": f"{kind}_text_model",
             "vocab_size": text.vocab_size,
             "max_position_embeddings": text.length,

@@ -15,7 +15,7 @@ from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.clip import CLIP
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.weights import image_processor, published, tokenizer
+from mmjax.weights import encoder_config, image_processor, published, tokenizer
 from mmjax.weights.families import clip, vit
 from mmjax.weights.layouts import (
     Row,
@@ -30,14 +30,7 @@ from mmjax.weights.layouts import (
 from mmjax.weights.published import Published
 
 # Settings that config.json may omit: defaults of SiglipTextConfig and SiglipVisionConfig.
-_TOWER = {
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-}
+_TOWER = encoder_config.DEFAULTS | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
 TEXT = {**_TOWER, "vocab_size": 32_000, "max_position_embeddings": 64}
 VISION = {**_TOWER, "image_size": 224, "patch_size": 16, "vision_use_head": True}
 SYSTEM = "clip"
@@ -70,7 +63,7 @@ def both_towers(found: Published, image: dict[str, Any]) -> dict[str, Any]:
         "logit_bias_init": -10.0,
         "image": image,
         "text": {
-            **clip.tower_fields(text, "text_config"),
+            **encoder_config.read(text, "text_config"),
             "vocab_size": text["vocab_size"],
             "length": text["max_position_embeddings"],
             "causal": False,
@@ -97,7 +90,7 @@ def image_fields(
         check_head(found, vision)
     images = image_processor.read(found.preprocessor)
     return {
-        **clip.tower_fields(vision, where),
+        **encoder_config.read(vision, where),
         "drop_partial_patches": False,  # true for So400m/14 of 384 pixels: 27 patches and 6 pixels
         **published.image_sides(vision, where),
         "image_mean": images.mean,
@@ -248,7 +241,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
 def published_text(model: CLIP, text: TextTransformer, kind: str) -> dict[str, Any]:
     """text_config of one of our models."""
     return {
-        **clip.published_tower(text),
+        **encoder_config.write(text),
         "model_type": kind,
         "projection_size": model.embed_dim,
         "vocab_size": text.vocab_size,

@@ -9,7 +9,7 @@ from typing import Any
 from mmjax.models.clip import CLIP
 from mmjax.models.naflex import NaFlex
 from mmjax.models.text import TextTransformer
-from mmjax.weights import image_processor, published
+from mmjax.weights import encoder_config, image_processor, published
 from mmjax.weights.families import clip, siglip
 from mmjax.weights.layouts import Row, grid, linear
 from mmjax.weights.published import Published
@@ -51,7 +51,7 @@ def model_config(found: Published) -> dict[str, Any]:
         found,
         {
             "kind": "naflex",
-            **clip.tower_fields(vision, "vision_config"),
+            **encoder_config.read(vision, "vision_config"),
             "patch_size": patch,
             "position_grid": (side, side),
             "max_patches": found.preprocessor["max_num_patches"],
@@ -92,7 +92,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
         "model_type": "siglip2",
         "architectures": ["Siglip2Model"],
         "vision_config": {
-            **clip.published_tower(image),
+            **encoder_config.write(image),
             "model_type": "siglip2_vision_model",
             "patch_size": image.sizes["patch_size"],
             "num_patches": math.prod(image.position_grid),

@@ -3,19 +3,14 @@
 from typing import Any
 
 from mmjax.models.video_vit import VideoViT
-from mmjax.weights import image_processor, published
+from mmjax.weights import encoder_config, image_processor, published
 from mmjax.weights.families import vit, vivit
 from mmjax.weights.layouts import Row, linear, norm
 from mmjax.weights.published import Published
 
 # Settings that config.json may omit: defaults of VideoMAEConfig in transformers 5.23.
 DEFAULTS = {
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
+    **encoder_config.DEFAULTS,
     "image_size": 224,
     "patch_size": 16,
     "num_frames": 16,

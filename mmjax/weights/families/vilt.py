@@ -4,11 +4,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mmjax.models.vilt_model import ViLT
-from mmjax.weights import activations, image_processor, published
-from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv, same
+from mmjax.weights import encoder_config, image_processor, published
+from mmjax.weights.layouts import (
+    Row,
+    class_and_grid,
+    linear,
+    merge_heads,
+    norm,
+    patches,
+    qkv,
+    same,
+)
 from mmjax.weights.published import Published
 
 SYSTEM = "vilt"
@@ -20,12 +27,7 @@ SETTINGS = {
     "type_vocab_size": 2,
     "modality_type_vocab_size": 2,
     "max_position_embeddings": 40,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
+    **encoder_config.DEFAULTS,
     "image_size": 384,
     "patch_size": 32,
     "qkv_bias": True,
@@ -62,12 +64,7 @@ def model_config(found: Published) -> dict[str, Any]:
         image["max_patches"] = longest
     return {
         "name": "vilt",
-        "width": settings["hidden_size"],
-        "depth": settings["num_hidden_layers"],
-        "heads": settings["num_attention_heads"],
-        "mlp_dim": settings["intermediate_size"],
-        "activation": activations.read(settings["hidden_act"], "config.json: hidden_act"),
-        "norm_epsilon": settings["layer_norm_eps"],
+        **encoder_config.read(settings, "config.json"),
         "qkv_bias": settings["qkv_bias"],
         "modality_types": settings["modality_type_vocab_size"],
         "text": {
@@ -108,6 +105,7 @@ def image_source(found: Published) -> image_processor.Source:
 def rows(model: ViLT) -> list[Row]:
     """The rename table of a model."""
     embeddings, words = "embeddings", "embeddings.text_embeddings"
+    image = model.patches(parent=None)
     ours, theirs = "transformer/layers", "encoder.layer.{i}"
     attention = f"{theirs}.attention"
     names = [f"{attention}.attention.{x}" for x in ("query", "key", "value")]
@@ -117,12 +115,10 @@ def rows(model: ViLT) -> list[Row]:
         *same("text/segment_embedding", f"{words}.token_type_embeddings.weight"),
         *norm("text/norm_embedding", f"{words}.LayerNorm"),
         *same("modality_embedding", f"{embeddings}.token_type_embeddings.weight"),
-        *patches(
-            "stem/projection",
-            f"{embeddings}.patch_embeddings.projection",
-            model.patches(parent=None).patch_size,
+        *patches("stem/projection", f"{embeddings}.patch_embeddings.projection", image.patch_size),
+        class_and_grid(
+            "", (f"{embeddings}.cls_token", f"{embeddings}.position_embeddings"), image.grid
         ),
-        _first_and_grid(model, embeddings),
         *norm(f"{ours}/norm_attention", f"{theirs}.layernorm_before"),
         *qkv(f"{ours}/attention/qkv", names, model.heads, model.qkv_bias),
         *merge_heads(f"{ours}/attention/out", f"{attention}.output.dense", model.heads),
@@ -146,22 +142,6 @@ def rows(model: ViLT) -> list[Row]:
         table += norm("head_norm", "classifier.1")
         table += linear("head", "classifier.3")
     return table
-
-
-def _first_and_grid(model: ViLT, embeddings: str) -> Row:
-    """The class token, and one table [1, 1 + h · w, D] of its position and those of the patches."""
-    image = model.patches(parent=None)
-    height, width = (side // image.patch_size for side in image.train_size)
-
-    def read(token, table) -> Arrays:
-        return token[0, 0], table[0, 0], table[0, 1:].reshape(height, width, -1)
-
-    def write(token, first, table) -> Arrays:
-        table = table.reshape(height * width, -1)
-        return token[None, None], np.concatenate([first[None], table])[None]
-
-    names = ("class_token", "class_position", "position/table")
-    return Row(names, (f"{embeddings}.cls_token", f"{embeddings}.position_embeddings"), read, write)
 
 
 def published_name(name: str, model: ViLT) -> str:
@@ -214,12 +194,7 @@ def published_config(model: ViLT) -> dict[str, Any]:
         "type_vocab_size": text.segments,
         "modality_type_vocab_size": model.modality_types,
         "max_position_embeddings": text.length,
-        "hidden_size": model.width,
-        "num_hidden_layers": model.depth,
-        "num_attention_heads": model.heads,
-        "intermediate_size": model.mlp_dim,
-        "hidden_act": activations.write(model.activation),
-        "layer_norm_eps": model.norm_epsilon,
+        **encoder_config.write(model),
         "image_size": height,
         "patch_size": image.patch_size,
         "qkv_bias": model.qkv_bias,

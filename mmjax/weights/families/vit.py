@@ -7,19 +7,13 @@ from typing import Any
 import numpy as np
 
 from mmjax.models.vit import ViT
-from mmjax.weights import image_processor, published
-from mmjax.weights.families import clip
+from mmjax.weights import encoder_config, image_processor, published
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv
 from mmjax.weights.published import Published
 
 # Settings that config.json may omit: defaults of ViTConfig and DeiTConfig.
 DEFAULTS = {
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
+    **encoder_config.DEFAULTS,
     "image_size": 224,
     "patch_size": 16,
     "qkv_bias": True,
@@ -67,14 +61,24 @@ def model_config(found: Published) -> dict[str, Any]:
     }
     if settings["model_type"] == "deit":
         config["distillation"] = "head" if "cls_classifier.weight" in shapes else "token"
-    if "pooler.dense.weight" in shapes:
-        if settings["pooler_act"] != "tanh":
-            raise ValueError(
-                f"'{found.folder}' has pooler_act '{settings['pooler_act']}'; only 'tanh' can be "
-                "loaded."
-            )
-        config["pre_logits"] = shapes["pooler.dense.weight"][0]
-    return config
+    return config | pooler(found, settings)
+
+
+def pooler(found: Published, settings: Mapping[str, Any]) -> dict[str, int]:
+    """`pre_logits` of a model with a pooler.
+
+    Raises:
+      ValueError: another activation than tanh.
+    """
+    weight = found.tensors.shapes.get("pooler.dense.weight")
+    if weight is None:
+        return {}
+    if settings["pooler_act"] != "tanh":
+        raise ValueError(
+            f"'{found.folder}' has pooler_act '{settings['pooler_act']}'; only 'tanh' can be "
+            "loaded."
+        )
+    return {"pre_logits": weight[0]}
 
 
 def fields(found: Published, settings: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def fields(found: Published, settings: dict[str, Any]) -> dict[str, Any]:
     images = image_processor.read(found.preprocessor)
     return {
         "name": "vit",
-        **clip.tower_fields(settings, "config.json"),
+        **encoder_config.read(settings, "config.json"),
         **published.image_sides(settings, found.folder / published.CONFIG),
         "image_mean": images.mean,
         "image_std": images.std,
@@ -249,7 +253,7 @@ def published_fields(model: ViT) -> dict[str, Any]:
     """The settings of config.json that every family has; the inverse of `fields`."""
     height, width = model.train_size
     return {
-        **{k: v for k, v in clip.published_tower(model).items() if k != "intermediate_size"},
+        **{k: v for k, v in encoder_config.write(model).items() if k != "intermediate_size"},
         "image_size": height if height == width else [height, width],
         "patch_size": model.sizes["patch_size"],
         "qkv_bias": model.qkv_bias,

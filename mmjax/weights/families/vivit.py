@@ -7,19 +7,16 @@ import numpy as np
 from einops import rearrange
 
 from mmjax.models.video_vit import VideoViT
-from mmjax.weights import activations, image_processor, published
-from mmjax.weights.families import clip, vit
-from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, qkv, same
+from mmjax.weights import encoder_config, image_processor, published
+from mmjax.weights.families import vit
+from mmjax.weights.layouts import Row, class_and_grid, linear, merge_heads, norm, qkv, same
 from mmjax.weights.published import Published
 
 # Settings that config.json may omit: defaults of VivitConfig in transformers 5.23.
 DEFAULTS = {
+    **encoder_config.DEFAULTS,
     "hidden_act": "gelu_fast",
     "layer_norm_eps": 1e-6,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
     "image_size": 224,
     "num_frames": 32,
     "qkv_bias": True,
@@ -55,24 +52,16 @@ def model_config(found: Published) -> dict[str, Any]:
     """
     where = found.folder / published.CONFIG
     settings = published.settings(found.config, DEFAULTS, where)
-    shapes = found.tensors.shapes
-    config = {
+    return {
         **fields(found, settings),
         "tubelet": _tubelet(found.config.get("tubelet_size") or TUBELET, where),
         "pool": "cls",
         "position": "learned",
         "final_norm": "tokens",
         "qkv_bias": settings["qkv_bias"],
-        "num_classes": vit.classes(shapes, "classifier.weight"),
+        "num_classes": vit.classes(found.tensors.shapes, "classifier.weight"),
+        **vit.pooler(found, settings),
     }
-    if "pooler.dense.weight" in shapes:
-        if settings["pooler_act"] != "tanh":
-            raise ValueError(
-                f"'{found.folder}' has pooler_act '{settings['pooler_act']}'; only 'tanh' can be "
-                "loaded."
-            )
-        config["pre_logits"] = shapes["pooler.dense.weight"][0]
-    return config
 
 
 def fields(found: Published, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +69,7 @@ def fields(found: Published, settings: Mapping[str, Any]) -> dict[str, Any]:
     images, size = image_processor.read(found.preprocessor), settings["image_size"]
     return {
         "name": SYSTEM,
-        **clip.tower_fields(settings, "config.json"),
+        **encoder_config.read(settings, "config.json"),
         "frames": settings["num_frames"],
         "image_size": tuple(size) if isinstance(size, list) else size,
         "image_mean": images.mean,
@@ -102,9 +91,12 @@ def image_source(found: Published) -> image_processor.Source:
 def rows(model: VideoViT) -> list[Row]:
     """The rename table of a model."""
     prefix = "" if model.num_classes is None else "vivit."
+    embeddings = f"{prefix}embeddings"
     table = [
-        *tubelets(model, f"{prefix}embeddings.patch_embeddings.projection"),
-        _positions(model, f"{prefix}embeddings"),
+        *tubelets(model, f"{embeddings}.patch_embeddings.projection"),
+        class_and_grid(
+            "", (f"{embeddings}.cls_token", f"{embeddings}.position_embeddings"), model.grid
+        ),
         *blocks(model, f"{prefix}encoder.layer.{{i}}"),
         *norm("norm", f"{prefix}layernorm"),
     ]
@@ -125,20 +117,6 @@ def tubelets(model: VideoViT, theirs: str) -> list[Row]:
 
     rows = [Row(("stem/projection/kernel",), (f"{theirs}.weight",), read, write)]
     return rows + same("stem/projection/bias", f"{theirs}.bias")
-
-
-def _positions(model: VideoViT, theirs: str) -> Row:
-    """The class token, and one table of its position and those of the tubelets [1, 1 + N, D]."""
-
-    def read(token, table) -> Arrays:
-        return token[0, 0], table[0, 0], table[0, 1:].reshape(*model.grid, -1)
-
-    def write(token, first, table) -> Arrays:
-        flat = table.reshape(-1, table.shape[-1])
-        return token[None, None], np.concatenate([first[None], flat])[None]
-
-    ours = ("class_token", "class_position", "position/table")
-    return Row(ours, (f"{theirs}.cls_token", f"{theirs}.position_embeddings"), read, write)
 
 
 def blocks(model: VideoViT, theirs: str, ours: str = "", heads: int | None = None) -> list[Row]:
@@ -212,12 +190,7 @@ def published_fields(model: VideoViT) -> dict[str, Any]:
     """The settings of config.json that both families have; the inverse of `fields`."""
     height, width = model.train_size
     return {
-        "hidden_size": model.width,
-        "num_hidden_layers": model.depth,
-        "num_attention_heads": model.heads,
-        "intermediate_size": model.mlp_dim,
-        "hidden_act": activations.write(model.activation),
-        "layer_norm_eps": model.norm_epsilon,
+        **encoder_config.write(model),
         "num_frames": model.frames,
         "image_size": height if height == width else [height, width],
     }

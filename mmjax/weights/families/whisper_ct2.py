@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.text.tokenizer import Tokenizer
-from mmjax.models.whisper import Whisper
 from mmjax.weights.families import whisper
-from mmjax.weights.layouts import Row
 from mmjax.weights.published import Published
 from mmjax.weights.tensor_file import Tensors
 
 IGNORED = whisper.IGNORED
+model_config, rows, read_tokenizer = whisper.model_config, whisper.rows, whisper.read_tokenizer
 SPEC = "WhisperSpec"
 # Our activations in the order of CTranslate2's ActivationType (ops/activation.h).
 ACTIVATIONS = ("relu", "gelu_new", "swish", "gelu", "quick_gelu")
@@ -116,21 +114,6 @@ def prepare(found: Published) -> tuple[Published, list[str]]:
         "activation_function": ACTIVATIONS[act],
     }
     return whisper.prepare(found._replace(tensors=tensors, config=config))
-
-
-def model_config(found: Published) -> dict[str, Any]:
-    """`config.model` of the model in a folder."""
-    return whisper.model_config(found)
-
-
-def rows(model: Whisper) -> list[Row]:
-    """The rename table of a model."""
-    return whisper.rows(model)
-
-
-def read_tokenizer(found: Published) -> Tokenizer | None:
-    """The tokenizer of the folder."""
-    return whisper.read_tokenizer(found)
 
 
 def read_generation(found: Published) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Conversations as text and tokens: templates, responses, expanded images, packed rows."""
 
+import datetime
 import json
 
 import numpy as np
@@ -140,6 +141,21 @@ def test_json_is_that_of_transformers():
     assert found.render(messages) == want + json.dumps(messages[0], ensure_ascii=False, indent=2)
     with pytest.raises(ValueError, match="makes half of a surrogate pair"):
         ChatTemplate("{{ '\\ud800' }}", {}).render(messages)
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day():
+    llama = (  # as Llama 3.1 and later ask for it
+        "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}"
+        "{% else %}{% set day = '26 Jul 2024' %}{% endif %}{{ day }}"
+    )
+    assert ChatTemplate(llama, {}).render(turns("a")) == "26 Jul 2024"
+    for form in ("%Y-%m-%d", "%d %B %Y", "%B %-d, %Y", "%A %H:%M:%S %j 100%%"):
+        found = ChatTemplate("{{ strftime_now(" + repr(form) + ") }}", {}).render(turns("a"))
+        assert found == datetime.datetime(2024, 7, 26).strftime(form)
+    for form in ("%99999999d", "%c", "%", "%_d"):  # of any length; of the machine's language
+        refused = ChatTemplate("{{ strftime_now(" + repr(form) + ") }}", {})
+        with pytest.raises(ValueError, match="refuses the messages: it writes the date as"):
+            refused.render(turns("a"))
 
 
 def test_long_conversations_are_within_the_bound():

@@ -23,7 +23,7 @@ def test_the_most_frequent_words_are_tokens(tmp_path):
 
 
 def test_what_has_no_words_is_refused():
-    with pytest.raises(ValueError, match="vocab_size 4 holds no word beside 4 specials"):
+    with pytest.raises(ValueError, match="vocab_size 4 holds no word beside 4 special"):
         make_tokenizer({**CONFIG, "vocab_size": 4}, corpus=CORPUS)
     with pytest.raises(ValueError, match="the corpus for the tokenizer is empty"):
         make_tokenizer(CONFIG, corpus=[" "])

@@ -1,21 +1,36 @@
 """Decoding against arrays that are known because the test encoded them, and against Pillow."""
 
+import base64
 import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
+from mmjax.data.bad_records import image_fault
 from mmjax.data.convert import shrink
 from mmjax.data.image_files import check_image
 from mmjax.data.transforms.decode import as_rgb, decode_image, decoded_size
 from mmjax.data.transforms.parse import parse
 from mmjax.data.transforms.video_clips import open_clip
 from tests.fuzz.memory import peak, reset_peak
+
+STEPS = parse("decode(64)")
+# The paths to an image: chains, converting, models, embedders, the report.
+READERS = (
+    decode_image,
+    lambda data: decode_image(data, 64),
+    lambda data: STEPS({"image": data}, None),
+    lambda data: shrink(data, 8, 90),
+    check_image,
+    decoded_size,
+    lambda data: open_clip([data]).frames([0]),
+)
 
 
 def noise(h=21, w=34, channels=3, seed=0):
@@ -56,14 +71,81 @@ def test_jpeg_equals_pillow(size, subsampling):
     np.testing.assert_array_equal(image, pillow(data))
 
 
+# By libjpeg-turbo's cjpeg -arithmetic, of the values in the test below.
+ARITHMETIC = base64.b85decode(
+    "|JeWA07C!+0s;d90s{jB0|WyD1O*5M1q1{I3I_)U2n-4g3=0Yi3k?nu5Dg9y4hstq77!5=6crT}3=bC=78Do~6crTz"
+    "+W<oW0|W#G1O*8N1ql=l3k?($6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`|H%Lm"
+    "2mlZO7y|(j00I#K0}%oL%m4}i5D*0c5D^9c+5ij#0RRFK0}%i}0RI5kx<%rOBcmWIeYiAV$;S5o0IakkwGUOXKWFM<"
+    "izWDa<vU^ps9~XY@U*Pb3SpG^i_zxr8ErWgOqdT(92J{y7pcTl54Mh=fQ;xuMj(Ly*#"
+)
+
+
+def jpeg_kinds():
+    """name -> a JPEG of `smooth`, or near it."""
+    image = Image.fromarray(smooth())
+    inverted = 255 - np.asarray(image.convert("CMYK"))  # as Adobe writes them
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return {
+        "gray": encode(image.convert("L"), "JPEG"),
+        "CMYK": encode(image.convert("CMYK"), "JPEG"),
+        "YCCK": simplejpeg.encode_jpeg(inverted, 95, "CMYK"),
+        "RGB": encode(image, "JPEG", keep_rgb=True),
+        "progressive": encode(image, "JPEG", progressive=True),
+        "profile": encode(image, "JPEG", icc_profile=profile * 40),  # in several segments
+        "restarts": encode(image, "JPEG", restart_marker_blocks=5),
+    }
+
+
 def test_jpeg_kinds_equal_pillow():
-    grey = encode(Image.fromarray(smooth()[..., 0]), "JPEG")
-    cmyk = encode(Image.fromarray(smooth()).convert("CMYK"), "JPEG")
-    progressive = encode(smooth(), "JPEG", progressive=True)
-    for data in (grey, cmyk, progressive):
+    for name, data in jpeg_kinds().items():
+        whole, small = decode_image(data), decode_image(data, min_size=75)
+        np.testing.assert_array_equal(whole, pillow(data), name)
+        assert decoded_size(data) == (200, 150), name
+        if name != "gray":  # CMYK and back: near it, not its negative
+            assert np.abs(whole - smooth().astype(int)).mean() < 9, name
+        half = whole.reshape(75, 2, 100, 2, 3).mean((1, 3))
+        small = small.reshape(75, len(small) // 75, 100, -1, 3).mean((1, 3))  # perhaps whole
+        assert np.abs(half - small).mean() < 1.5, name
+        for end in (-2, -40, len(data) // 2):
+            for min_size in (None, 75):
+                with pytest.raises(ValueError, match="the image is damaged or truncated"):
+                    decode_image(data[:end], min_size)
+
+
+def test_arithmetic_coding_is_read():
+    y, x = np.mgrid[0:16, 0:24]
+    want = np.stack([8 * x + 20, 10 * y + 40, 200 - 4 * x - 4 * y], -1)
+    assert np.abs(decode_image(ARITHMETIC) - want).max() <= 4
+    assert np.abs(decode_image(ARITHMETIC, 8) - want.reshape(8, 2, 12, 2, 3).mean((1, 3))).max() < 7
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        decode_image(ARITHMETIC[:-30], 8)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (4, 12, "the image is a JPEG of 12 bits per channel: save it as a JPEG of 8 bits, or as a"),
+        (4, 16, "a JPEG of 16 bits per channel"),
+        (1, 0xF7, "the image is a JPEG-LS: save it as a JPEG"),
+    ],
+)
+def test_jpeg_kinds_that_no_decoder_has_are_named_on_all_paths(place, value, message):
+    data = bytearray(encode(smooth(), "JPEG"))
+    data[data.index(b"\xff\xc0") + place] = value
+    for read in READERS:
+        with pytest.raises(ValueError, match=message):
+            read(bytes(data))
+    assert message in image_fault(bytes(data))
+
+
+def test_the_orientation_of_xmp_turns_no_jpeg():
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"  # with Exif, but without an orientation: the other decoder
+    for options in ({}, {"exif": exif}):
+        data = encode(smooth(40, 64), "JPEG", xmp=xmp, **options)
         np.testing.assert_array_equal(decode_image(data), pillow(data))
-        small = decode_image(data, min_size=40)
-        assert small.shape[2] == 3 and min(small.shape[:2]) >= 40
+        assert decode_image(data, 20).shape[0] == 20 and decoded_size(data) == (64, 40)
 
 
 @settings(max_examples=40)
@@ -202,20 +284,10 @@ def claims(format, width, height, mode="RGB"):
     ],
 )
 def test_too_large_an_image_is_refused_before_anything_is_decoded(format, width, height, mode):
-    """The same on every path to an image: chains, converting, models, embedders, the report."""
     data = claims(format, width, height, mode)
-    steps = parse("decode(64)")
     reset_peak()
     idle = peak()
-    for read in (
-        decode_image,
-        lambda data: decode_image(data, 64),
-        lambda data: steps({"image": data}, None),
-        lambda data: shrink(data, 8, 90),
-        check_image,
-        decoded_size,
-        lambda data: open_clip([data]).frames([0]),
-    ):
+    for read in READERS:
         with pytest.raises(ValueError, match="pixels; the maximum is 64,000,000|more than .* pixe"):
             read(data)
     assert peak() - idle < 1e8
