@@ -125,7 +125,7 @@ def generate(
     Raises:
       ValueError: see `open_model`, `make_batches` and `Settings`; an image that cannot be read.
     """
-    loaded = open_model(model)
+    loaded = open_model(model, decode.get("int8", False))
     if loaded.config["name"] == "llava":
         messages = conversation.first_turn(prompt, len(images))
         batches = [conversation.make_batch(loaded, messages, images)]
@@ -154,7 +154,7 @@ def chat(
     Raises:
       ValueError: see `open_model`, `Chat`, `Chat.check`; of a turn, `Chat.answer`.
     """
-    answers = Chat(open_model(model), model, **settings)
+    answers = Chat(open_model(model, settings.get("int8", False)), model, **settings)
     answers.check(images)
     messages: list[dict[str, str]] = []
     given: list[str | bytes] = list(images)

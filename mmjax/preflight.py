@@ -35,7 +35,7 @@ from mmjax.data.prefetch import to_device
 from mmjax.microbatch_check import check_rows
 from mmjax.process import distributed
 from mmjax.process.printable import printable
-from mmjax.run import experiment
+from mmjax.run import experiment, initial
 from mmjax.storage import mirror
 from mmjax.system import evaluation_context, variables
 from mmjax.workdir import checkpoint
@@ -68,6 +68,10 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     source, _, run, evaluators, _, data = train.prepare(config, workdir, saved)
     files = [f"{one['files']:,} files, {one['bytes']:,} bytes" for one in data["sources"].values()]
     _ok("data", f"{'; '.join(files)}")
+    for name in ("path", "language_model"):
+        start = config.init_from[name]
+        if start and not saved and (takes := initial.reading_takes(start, run.mesh)):
+            _ok(f"init_from.{name}", takes)
     share = sharding.batch_share(run.mesh)
     parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
     _ok("model", f"{parameters:,} parameters on the mesh {dict(run.mesh.shape)}")

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from mmjax import storage
 from mmjax.data.text.tokenizer import Tokenizer
-from mmjax.data.transforms import chain
+from mmjax.data.transforms import own_steps
 from mmjax.data.transforms import parse as transforms
 from mmjax.data.transforms.converse import named_template
 from mmjax.data.transforms.patch_steps import as_image
+from mmjax.decode import int8 as decode_int8
 from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
 from mmjax.process.command import is_refusal
@@ -44,12 +45,6 @@ from mmjax.weights.one_file import OPENERS
 from mmjax.weights.packages import resolve
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
-# Deterministic transforms from an image to the input of a model, and from audio.
-IMAGE_STEPS = ("decode", "pad_square", "resize", "resize_short", "resize_long", "resize_between")
-IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner", "trim", "patches")
-AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
-AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
-
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -70,6 +65,7 @@ class Pretrained:
       no_tokenizer: a sentence that says why a model of text has no tokenizer; "" otherwise.
       generation: of a published language model, the content of generation_config.json.
       kept: ids of special tokens in a loaded config.json, by their names there, to be saved too.
+      packed: the kernels in int8, where the model was loaded so; `params` has the others.
     """
 
     config: dict[str, Any]
@@ -86,11 +82,13 @@ class Pretrained:
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kept: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     audio_transform: str = ""
+    packed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def variables(self) -> Variables:
         """Parameters and memory, as `model.apply` takes them."""
-        return variables(self.params, self.memory)
+        packed = {"packed": self.packed} if self.packed else {}
+        return {**variables(self.params, self.memory), **packed}
 
     def need_tokenizer(self) -> Tokenizer:
         """The tokenizer.
@@ -136,6 +134,7 @@ def load(
     mesh: Mesh | None = None,
     dtype: str = "float32",
     strict: bool = True,
+    int8: bool = False,
 ) -> Pretrained:
     """Load a published model (as on the hub), or the newest checkpoint of a run.
 
@@ -150,15 +149,19 @@ def load(
       dtype: of the matrices and the activations, "float32" or "bfloat16".
       strict: raise an error for missing or unused tensors; otherwise missing parameters keep their
         initial values (seed 0), and the report says so.
+      int8: quantize each kernel of the decoder of a language model or of a LLaVA as soon as it is
+        read, as `decode.Settings.int8` does afterwards; the model generates, and is not saved.
 
     Raises:
       ValueError: no model at the path, an unknown family, or files that are damaged or do not
-        belong together.
+        belong together; int8 with a mesh, or of another model.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
+    if int8 and mesh is not None:
+        raise ValueError("int8 is for one device, and there is a mesh: leave one of them out.")
     with mirror.opened(path) as folder:
-        return _load(resolve(folder), mesh, dtype, strict, arrays=True)
+        return _load(resolve(folder), mesh, dtype, strict, arrays=True, int8=int8)
 
 
 def describe(path: str | Path) -> Pretrained:
@@ -167,11 +170,18 @@ def describe(path: str | Path) -> Pretrained:
         return _load(resolve(folder), None, "float32", strict=True, arrays=False)
 
 
-def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
+def _load(
+    folder: Path,
+    mesh: Mesh | None,
+    dtype: str,
+    strict: bool,
+    arrays: bool,
+    int8: bool = False,
+) -> Pretrained:
     if (folder / "checkpoints").is_dir():
-        return _from_run(folder, mesh, dtype, arrays)
+        return _from_run(folder, mesh, dtype, arrays, int8)
     if folder.suffix in OPENERS:
-        return _from_published(OPENERS[folder.suffix](folder), mesh, dtype, strict, arrays)
+        return _from_published(OPENERS[folder.suffix](folder), mesh, dtype, strict, arrays, int8)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     folder = sentences.encoder_folder(folder)
@@ -180,11 +190,16 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
             f"'{mirror.shown(folder)}' is not a model: it has neither a config.json, as published "
             "models have, nor a folder checkpoints, as runs have."
         )
-    return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays)
+    return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays, int8)
 
 
 def _from_published(
-    found: published.Published, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool
+    found: published.Published,
+    mesh: Mesh | None,
+    dtype: str,
+    strict: bool,
+    arrays: bool,
+    int8: bool,
 ) -> Pretrained:
     theirs = family(found.config.get("model_type"), str(published.config_file(found.folder)))
     if hasattr(theirs, "canonical"):
@@ -206,8 +221,9 @@ def _from_published(
             f"The settings of '{found.folder}' do not fit each other: no model can be built with "
             f"them ({(str(error).splitlines() or [''])[0][:200]}). Get its config again."
         ) from error
-    model, report = system.model, ""
+    model, report, packed = system.model, "", {}
     params, statistics = given["params"], statistics_of(memory_of(given))
+    kernels = decode_int8.kernels(model, params) if int8 else {}
     if arrays:
         made, report = read_params(
             found.tensors,
@@ -216,8 +232,11 @@ def _from_published(
             ignored=theirs.IGNORED,
             dtype=dtype,
             initial=None if strict else lambda: initial_params(model, system.spec, seed=0),
+            into=decode_int8.into(kernels),
         )
         params, statistics = ({k: made[k] for k in x} for x in (params, statistics))
+        if int8:
+            params, packed = decode_int8.split(params, kernels)
         report = "\n".join([report, *(f"  note    {note}" for note in notes)])
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
@@ -238,6 +257,7 @@ def _from_published(
         no_tokenizer=without,
         generation=getattr(theirs, "read_generation", lambda found: {})(found),
         kept=getattr(theirs, "kept", published.kept)(found),
+        packed=packed,
     )
 
 
@@ -273,7 +293,7 @@ def _abstract(
     return system, sharded_variables(*settings, mesh, system.memory, allow_uneven=True)
 
 
-def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
+def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool, int8: bool) -> Pretrained:
     saved = open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
     system, given = _abstract(config, mesh, saved.config.loss)
@@ -281,14 +301,17 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         given = with_shardings(given, jax.tree.map(lambda _: device, given))
     memory = memory_of(given)
-    params, report = given["params"], ""
+    params, report, packed = given["params"], "", {}
     if arrays:
+        kernels = decode_int8.kernels(system.model, params) if int8 else {}
         saves, average = saved.checkpoints, saved.config.ema.evaluate
         params = restore_params(saves, saved.step, params, average=average)
         memory = restore_memory(saves, saved.step, memory)
         count = len(jax.tree.leaves(params))
         report = f"{mirror.shown(workdir)}: step {saved.step}, {count} parameters restored"
         params = tree_paths.map_paths(lambda k, x: x.astype(kept_dtype(k, x.shape, dtype)), params)
+        if int8:
+            params, packed = decode_int8.split(params, kernels)
     saved.checkpoints.close()
     data = saved.config.data
     parts = (*saved.config.evals.values(), *data.train.get("parts", {}).values(), data)
@@ -301,36 +324,14 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         params=params,
         tokenizer=saved.tokenizer,
         text_length=text["length"] if text else None,
-        transform=_image_steps(saved.config),
-        audio_transform=_audio_steps(saved.config),
+        transform=own_steps.image_steps(saved.config),
+        audio_transform=own_steps.audio_steps(saved.config),
         report=report,
         class_names=tuple(names) if names and len(names) == config.get("num_classes") else None,
         memory=memory,
         no_tokenizer="" if saved.tokenizer else f"The run in '{workdir}' has no tokenizer.",
+        packed=packed,
     )
-
-
-def _image_steps(config: Any) -> str:
-    """The image transforms of a run's evaluators; "" where none uses images.
-
-    A run on given features (see `CLIP.given`) has none; photographs are decoded near its size.
-    """
-    steps = _eval_steps(config, IMAGE_STEPS)
-    size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
-    near = f"(min_size={size})" if config.model.get("given") and isinstance(size, int) else ""
-    return steps or (f"decode{near} | resize({size})" if size else "")
-
-
-def _audio_steps(config: Any) -> str:
-    """The audio transforms of a run's evaluators, else of its training; "" without audio."""
-    steps = f"{config.data.cached_transform} | {config.data.transform}".strip(" |")
-    return _eval_steps(config, AUDIO_STEPS) or chain.only(steps, AUDIO_STEPS)
-
-
-def _eval_steps(config: Any, names: Sequence[str]) -> str:
-    """The named transforms of the first of a run's evaluators that has any."""
-    every = (chain.only(x.get("transform", ""), names) for x in config.evals.values())
-    return next(filter(None, every), "")
 
 
 def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None = None) -> None:
@@ -347,6 +348,8 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     folder = Path(path)
     if any((folder / name).exists() for name in published.CONFIGS):
         raise ValueError(f"'{folder}' holds a model already: give another folder.")
+    if pretrained.packed:
+        raise ValueError("The model was loaded in int8, which is rounded: load it without to save.")
     theirs = saving_family(pretrained.model, pretrained.config["name"], family)
     layout = getattr(theirs, "LAYOUT", published.HUB)
     if hasattr(theirs, "for_saving"):

@@ -11,14 +11,20 @@ from mmjax.decode.settings import Settings
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 
+QUANTIZED = ("language_model", "llava")  # while they are read; others afterwards
 
-def open_model(path: str) -> Pretrained:
+
+def open_model(path: str, int8: bool = False) -> Pretrained:
     """Load a generative model; see `mmjax.load`.
+
+    Args:
+      int8: with kernels in int8, in the memory that these need, where `mmjax.load` can do so.
 
     Raises:
       ValueError: no model there, one that does not generate text, or one without a tokenizer.
     """
-    loaded = pretrained.load(path)
+    int8 = int8 and pretrained.describe(path).config["name"] in QUANTIZED
+    loaded = pretrained.load(path, int8=int8)
     name = loaded.config["name"]
     if make_system({"model": loaded.config}).generate is None:
         raise ValueError(f"'{path}' holds a '{name}', which does not generate text.")

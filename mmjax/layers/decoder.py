@@ -182,7 +182,7 @@ class Decoder(nn.Module):
         groups, block = self.depth // size, self._block(head_dim, train, cache_length)
         block |= {"causal": prefix is None}
         packing = is_packing(self) or self.has_variable("packed", "stack")
-        if is_decoding(self) and (platform.current().layers_apart or packing):
+        if packing or (is_decoding(self) and platform.current().layers_apart):
             layers = DecodingStack(size, cross, block, groups, name="stack")
         else:
             layers = nn.map_variables(

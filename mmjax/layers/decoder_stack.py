@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.layers.apart import pick, together
+from mmjax.layers.attention import is_decoding
 from mmjax.layers.block import Block
 from mmjax.layers.packed import is_packing
 
@@ -57,7 +58,8 @@ class Group(nn.Module):
 
 
 class DecodingStack(nn.Module):
-    """A stack of groups with separate parameters and caches per layer: see layers/apart.py."""
+    """A stack of groups with separate parameters and caches per layer: see layers/apart.py; also
+    where the parameters are packed without a cache."""
 
     size: int
     cross: str | None
@@ -69,7 +71,8 @@ class DecodingStack(nn.Module):
         self, x: jax.Array, shared: Mapping[str, Any], kinds: np.ndarray | None = None
     ) -> tuple[jax.Array, None]:
         given = {name: self.variables.get(name, {}) for name in ("params", "cache", "packed")}
-        mutable = ["cache", "packed"] if is_packing(self) else ["cache"]
+        mutable = ["cache"] if is_decoding(self) else []
+        mutable += ["packed"] if is_packing(self) else []
         group, made = Group(self.size, self.cross, self.block, parent=None), []
         for g in range(self.groups):
             variables = {
@@ -80,8 +83,9 @@ class DecodingStack(nn.Module):
             of_group = None if kinds is None else kinds[g]
             (x, _), new = group.apply(variables, x, shared, of_group, mutable=mutable)
             made.append(new)
-        for name, value in together([new["cache"] for new in made]).items():
-            self.put_variable("cache", name, value)
+        if is_decoding(self):
+            for name, value in together([new["cache"] for new in made]).items():
+                self.put_variable("cache", name, value)
         if is_packing(self):
             packed = [by_kind(new["packed"], self.size) for new in made]
             layers = [layer for tree in packed for layer in tree.pop("layers")]

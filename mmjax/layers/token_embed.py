@@ -18,8 +18,8 @@ def look_up(table: jax.Array, tokens: jax.Array, dtype: str) -> jax.Array:
     return shard(x.astype(activation_dtype(dtype)), "batch", "length", "act_embed")
 
 
-def word_logits(module: nn.Module, x: jax.Array, table: jax.Array) -> jax.Array:
-    """x [..., width] times a table [V, width]: [..., V] float32.
+def word_logits(module: nn.Module, x: jax.Array, table: jax.Array | None) -> jax.Array:
+    """x [..., width] times a table [V, width]: [..., V] float32; None: where one is packed.
 
     Args:
       module: has a `dtype`, that of the operands; the table is packed for decoding in its scope.
@@ -49,7 +49,7 @@ class TokenEmbed(nn.Module):
     def setup(self):
         shape, names = (self.vocab_size, self.width), ("vocab", "embed")
         self.embedding = param(self, "embedding", nn.initializers.normal(0.02), shape, names)
-        if not self.tied:
+        if not (self.tied or self.has_variable("packed", "table")):
             init = nn.initializers.normal(self.width**-0.5)
             self.head = param(self, "head", init, shape, names)
 
@@ -58,4 +58,5 @@ class TokenEmbed(nn.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[..., width] -> [..., vocab_size] float32."""
-        return word_logits(self, x, self.embedding if self.tied else self.head)
+        head = self.embedding if self.tied else getattr(self, "head", None)
+        return word_logits(self, x, head)

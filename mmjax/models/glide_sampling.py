@@ -48,6 +48,7 @@ def sample(
       ValueError: an unknown setting, or one that the model was not trained for; an upsampler
         without an image.
     """
+    batch = model.conditioned(batch)
     how, score = _settings(model, variables, batch, settings)
     predict = prediction(model, variables, batch, len(rng), how.guidance)
     given = {"clip": 1.0}
@@ -89,6 +90,7 @@ def invert(
     Raises:
       ValueError: another sampler than DDIM, or as `sample`.
     """
+    batch = model.conditioned(batch)
     how, score = _settings(model, variables, batch, settings)
     if how.sampler != "ddim" or how.eta:
         raise ValueError(
@@ -154,7 +156,7 @@ def prediction(
     if "text" not in batch:
         shape = (rows, model.text_condition(parent=None).length)
         batch = {**batch, "text": jnp.zeros(shape, jnp.int32), "text_mask": jnp.zeros(shape, bool)}
-    condition = conditions(model, variables, model.conditioned(batch), guidance)
+    condition = conditions(model, variables, batch, guidance)
     twice = len(condition["context"]) > rows
     known = {k: batch[k] for k in ("inpaint_mask", "low_res") if k in batch}
     if "image" in batch and (model.inpaint or model.low_res is not None):

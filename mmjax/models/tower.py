@@ -61,12 +61,7 @@ def first_layers(variables: Any, count: int) -> Any:
     return jax.tree.map(lambda x: x[:count], variables)
 
 
-def pool_and_norm(
-    tower: Tower,
-    norm: LayerNorm,
-    x: jax.Array,
-    mask: jax.Array | None,
-) -> jax.Array:
+def pool_and_norm(tower: Tower, norm: LayerNorm, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """The last steps of a tower: final norm and pooling, [B, L, D] -> [B, D]."""
     if tower.pool in ONE_TOKEN:  # the norm of one token, not of all
         return norm(pool_tokens(x, tower.pool, mask))

@@ -9,14 +9,18 @@ from typing import Any
 
 import jax
 from flax import traverse_util
+from jax.sharding import Mesh
 
 from mmjax import config as configs
 from mmjax import pretrained
+from mmjax.models.systems import make_system
 from mmjax.optim import lora
 from mmjax.optim.tree_paths import matching, shapes
 from mmjax.storage import mirror
 from mmjax.system import SAVED, statistics_of
+from mmjax.variables import sharded_variables
 from mmjax.weights import packages, published
+from mmjax.weights.shards import held_bytes
 from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
 from mmjax.workdir.saved import restore_params
 
@@ -66,6 +70,27 @@ def head_names(path: str | Path, params: Any, only: Iterable[str] = ()) -> Seque
         names = source.run(step).get("class_names")
         source.close()
         return names
+
+
+def reading_takes(path: str | Path, mesh: Mesh) -> str | None:
+    """What it takes to read a published model onto a mesh, in words; None: a run's checkpoint.
+
+    Raises:
+      ValueError: no model there.
+    """
+    with mirror.opened(path) as given:
+        folder = packages.resolve(given)
+        if not _is_published(folder, "config.init_from"):
+            return None
+        files = [folder] if folder.is_file() else [x for x in folder.iterdir() if x.is_file()]
+        size = sum(x.stat().st_size for x in files)
+        system = make_system({"model": pretrained.describe(folder).config, "loss": {}})
+    params = sharded_variables(system.model, system.spec, mesh, system.memory, allow_uneven=True)
+    held = [held_bytes(x.shape, x.dtype, x.sharding) for x in jax.tree.leaves(params)]
+    return (
+        f"{size / 1e9:.2f} GB of files; a process holds {sum(held) / 1e9:.2f} GB of parameters for "
+        f"its devices, and, while it reads, at most {max(held) / 1e9:.2f} GB and a tensor more"
+    )
 
 
 def _taken(params: Any, only: Iterable[str]) -> set[str]:

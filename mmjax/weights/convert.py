@@ -12,7 +12,9 @@ from einops import EinopsError
 from flax import traverse_util
 
 from mmjax.process.progress import Progress
-from mmjax.weights.layouts import Row
+from mmjax.weights import tensor_file
+from mmjax.weights.layouts import Joined, Row
+from mmjax.weights.shards import Shards
 from mmjax.weights.tensor_file import Tensors
 
 # Small, so kept in full precision.
@@ -27,15 +29,19 @@ def read_params(
     ignored: Iterable[str] = (),
     dtype: str = "float32",
     initial: Callable[[], Any] | None = None,
+    into: Callable[[str, jax.ShapeDtypeStruct], Any] = lambda name, want: None,
 ) -> tuple[Any, str]:
     """Our parameters from published tensors, each placed on devices as soon as it is read.
 
-    At most one parameter (with all of its layers) is in host memory besides the placed ones.
+    Besides the placed ones, the host's memory holds of one parameter what this process's devices
+    need, and one tensor of a layer; of a safetensors file only the bytes of those are read.
 
     Args:
       target: ShapeDtypeStructs of our parameters; those with a sharding are placed accordingly.
-      ignored: regular expressions that match full names of tensors that are not parameters.
       dtype: of the matrices; scales and biases stay in float32.
+      into: (name, ShapeDtypeStruct) -> what takes the layers of a parameter in place of `Shards`,
+        or None.
+      ignored: regular expressions that match full names of tensors that are not parameters.
       initial: gives initial parameters to use where tensors are missing; then missing and unused
         tensors are only reported.
 
@@ -62,31 +68,61 @@ def read_params(
                 made |= {n: _place(n, start[n], dtype, wanted[n]) for n in row.ours}
                 lines += [f"  missing {', '.join(row_missing)}: initial {', '.join(row.ours)}"]
                 continue
-            arrays = [_read(tensors, row, layer) for layer in _layers(row, wanted)]
-            stacked = _is_stacked(row)
-            for k, name in enumerate(row.ours):
-                parts = [layer[k] for layer in arrays]
-                shapes = {part.shape for part in parts}
-                if len(shapes) > 1:
-                    raise ValueError(
-                        f"{' and '.join(row.theirs)} of '{tensors.name}' have other shapes in each "
-                        f"layer, {' and '.join(map(str, map(list, sorted(shapes))))}: get it again."
-                    )
-                array = np.stack(parts) if stacked else parts[0]
-                want = wanted[name]
-                if array.shape != tuple(want.shape):
-                    raise ValueError(
-                        f"{' and '.join(row.theirs)} of '{tensors.name}' give {name} the shape "
-                        f"{list(array.shape)}, and the model that its config describes has "
-                        f"{list(want.shape)}: config and weights are from different models."
-                    )
-                made[name] = _place(name, array, dtype, want)
-            del arrays
+            made |= _read_row(tensors, row, wanted, dtype, into)
             lines += [f"  mapped  {', '.join(row.theirs)} -> {', '.join(row.ours)}"]
     lines += [f"  unused  {name}" for name in sorted(unused)]
     counts = f"{len(expected - missing)} tensors mapped, {len(missing)} missing"
     head = f"{tensors.name}: {counts}, {len(unused)} unused"
     return traverse_util.unflatten_dict(made, sep="/"), "\n".join([head, *lines])
+
+
+def _read_row(
+    tensors: Tensors,
+    row: Row,
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    dtype: str,
+    into: Callable[[str, jax.ShapeDtypeStruct], Any],
+) -> dict[str, Any]:
+    """The parameters of one row, read layer by layer."""
+    shards = {
+        name: into(name, wanted[name])
+        or Shards(wanted[name].shape, _dtype(name, wanted, dtype), wanted[name].sharding)
+        for name in row.ours
+    }
+    first: dict[str, tuple[int, ...]] = {}
+    for layer in _layers(row, wanted):
+        if not any(held.needs(layer) for held in shards.values()):
+            continue
+        for name, part in zip(row.ours, _read(tensors, row, layer), strict=True):
+            _check_shape(tensors, row, name, part.shape, first, wanted[name].shape)
+            shards[name].fill(part, layer)
+    return {name: held.array() for name, held in shards.items()}
+
+
+def _check_shape(
+    tensors: Tensors,
+    row: Row,
+    name: str,
+    shape: tuple[int, ...],
+    first: dict[str, tuple[int, ...]],
+    want: tuple[int, ...],
+) -> None:
+    """Raise ValueError for a shape that is not that of the first layer, in `first` by name, or of
+    the parameter."""
+    before = first.setdefault(name, shape)
+    if before != shape:
+        shapes = " and ".join(str(list(x)) for x in sorted((before, shape)))
+        raise ValueError(
+            f"{' and '.join(row.theirs)} of '{tensors.name}' have other shapes in each layer, "
+            f"{shapes}: get it again."
+        )
+    whole = (want[0], *shape) if _is_stacked(row) else shape
+    if whole != tuple(want):
+        raise ValueError(
+            f"{' and '.join(row.theirs)} of '{tensors.name}' give {name} the shape {list(whole)}, "
+            f"and the model that its config describes has {list(want)}: config and weights are "
+            "from different models."
+        )
 
 
 def write_tensors(
@@ -126,11 +162,16 @@ def _at(name: str, layer: int | None) -> str:
     return name if layer is None else name.replace("{i}", str(layer))
 
 
-def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ...]:
-    # One layer at a time in fp32; the conversion from half precision is exact.
+def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[Any, ...]:
+    """The parameters of a row in one layer: as views of the file where the row only moves values,
+    else computed in fp32, to which the conversion from half precision is exact."""
     names = [_at(name, layer) for name in row.theirs]
-    arrays = [tensors.read(name).astype(np.float32) for name in names]
+    arrays = [tensor_file.view(tensors, name) for name in names]
     try:
+        found = row.read(*arrays)
+        if all(_is_view(part, arrays) for part in found):
+            return found
+        arrays = [array.astype(np.float32) for array in arrays]
         return row.read(*arrays)
     except (ValueError, IndexError, EinopsError):  # shapes do not fit
         shapes = " and ".join(str(list(x.shape)) for x in arrays)
@@ -140,17 +181,25 @@ def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ..
         ) from None
 
 
+def _is_view(part: Any, arrays: Sequence[np.ndarray]) -> bool:
+    parts = part.parts if isinstance(part, Joined) else [part]
+    return all(any(np.may_share_memory(x, array) for array in arrays) for x in parts)
+
+
 def kept_dtype(name: str, shape: Sequence[int], dtype: str) -> jnp.dtype:
     """The dtype of a parameter, where matrices are in `dtype`."""
     kept = name.rsplit("/", 1)[-1] in KEPT_FP32 or not shape
     return jnp.dtype("float32" if kept else dtype)
 
 
+def _dtype(name: str, wanted: Mapping[str, Any], dtype: str) -> jnp.dtype:
+    return kept_dtype(name, wanted[name].shape, dtype)
+
+
 def _place(name: str, array: Any, dtype: str, want: jax.ShapeDtypeStruct) -> jax.Array:
-    array = np.asarray(array, kept_dtype(name, want.shape, dtype), order="C")
-    if want.sharding is None:
-        return jax.device_put(array)
-    return jax.make_array_from_callback(array.shape, want.sharding, lambda index: array[index])
+    held = Shards(want.shape, kept_dtype(name, want.shape, dtype), want.sharding)
+    held.fill(np.asarray(array), None)
+    return held.array()
 
 
 def _is_ignored(name: str, ignored: Iterable[str]) -> bool:

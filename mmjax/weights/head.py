@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmjax.weights.published import Published
-from mmjax.weights.tensor_file import Renamed
+from mmjax.weights.tensor_file import Renamed, view
 
 TIED = "tie_word_embeddings"
 
@@ -35,7 +35,7 @@ def resolve(found: Published, head: Head) -> tuple[Published, list[str]]:
     if head.embedding not in shapes:
         renamed = Renamed(found.tensors, lambda n: head.embedding if n == head.name else n)
         return found._replace(tensors=renamed), [f"{head.name} is the embedding too"]
-    if np.array_equal(found.tensors.read(head.name), found.tensors.read(head.embedding)):
+    if np.array_equal(*(view(found.tensors, name) for name in (head.name, head.embedding))):
         without = Renamed(found.tensors, lambda n: None if n == head.name else n)
         return found._replace(tensors=without), [f"{head.name} equals {head.embedding}"]
     note = f"{head.name} differs from {head.embedding}: used, although {TIED} is true"

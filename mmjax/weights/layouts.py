@@ -16,11 +16,44 @@ from mmjax.system import STATISTICS
 Arrays = tuple[np.ndarray, ...]
 
 
+class Joined:
+    """Arrays joined along an axis, of which only those parts are read that are asked for.
+
+    A tensor of a file is a view of it (`tensor_file.view`), and so is what transposes, reshapes or
+    splits it; a numpy array of several tensors would read all of them.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray], axis: int):
+        self.parts, self.axis = parts, axis % parts[0].ndim
+        sizes, self.shape = [part.shape[self.axis] for part in parts], list(parts[0].shape)
+        for part in parts:
+            if part.ndim != len(self.shape) or any(
+                a != b for i, (a, b) in enumerate(zip(part.shape, self.shape)) if i != self.axis
+            ):
+                shapes = " and ".join(str(list(part.shape)) for part in parts)
+                raise ValueError(f"Arrays of the shapes {shapes} cannot be joined.")
+        self.shape[self.axis] = sum(sizes)
+        self.shape = tuple(self.shape)
+        self._first = np.cumsum([0, *sizes[:-1]]).tolist()
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        """A slice of each axis."""
+        index = [part.indices(size)[:2] for part, size in zip(index, self.shape)]
+        begin, end = index[self.axis]
+        found = []
+        for part, first in zip(self.parts, self._first):
+            size = part.shape[self.axis]
+            index[self.axis] = [min(max(x - first, 0), size) for x in (begin, end)]
+            found.append(part[tuple(slice(*bounds) for bounds in index)])
+        return np.concatenate(found, self.axis)
+
+
 class Row(NamedTuple):
     """Some of our parameters, the corresponding published tensors, and both conversions.
 
     `read(*theirs) -> ours` and `write(*ours) -> theirs`, each a tuple of arrays in the order of
-    the names.
+    the names. `read` may be called twice: with views of the file, in its dtype, and, if what it
+    returns is neither a view of them nor `Joined`, with arrays in float32.
     """
 
     ours: tuple[str, ...]
@@ -124,7 +157,7 @@ def qkv(ours: str, theirs: Sequence[str], heads: int, bias: bool = True) -> list
     count = len(theirs)
 
     def read(*parts):
-        return (np.stack([x.T.reshape(x.shape[1], heads, -1) for x in parts], axis=1),)
+        return (Joined([x.T.reshape(x.shape[1], 1, heads, -1) for x in parts], axis=1),)
 
     def write(x):
         return tuple(x[:, i].reshape(len(x), -1).T for i in range(count))
@@ -167,7 +200,7 @@ def fused_cross(ours: str, weights: Sequence[str], bias: str, heads: int) -> lis
     def read(*x):
         query, key, value = np.split(x[0], 3) if len(x) == 1 else x
         query, key, value = (a.T.reshape(a.shape[1], heads, -1) for a in (query, key, value))
-        return query, np.stack([key, value], axis=1)
+        return query, Joined([key[:, None], value[:, None]], axis=1)
 
     def write(query, key_value):
         parts = (query, key_value[:, 0], key_value[:, 1])

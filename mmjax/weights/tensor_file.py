@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -34,6 +34,12 @@ class Tensors(Protocol):
         """One tensor in its stored dtype (including bfloat16 and float16)."""
 
 
+def view(tensors: Tensors, name: str) -> np.ndarray:
+    """One tensor as a view of its file, of which only those parts are read that are used; where
+    the file has no such views, the tensor itself."""
+    return getattr(tensors, "view", tensors.read)(name)
+
+
 class Safetensors:
     """The tensors of one or more safetensors files, which are read from disk on demand.
 
@@ -54,6 +60,7 @@ class Safetensors:
             files = {file: _open(folder / file) for file in sorted(set(file_of.values()))}
             inside = {file: set(opened.keys()) for file, opened in files.items()}
             self._file = {name: files[file] for name, file in file_of.items()}
+            self._path = {name: folder / file for name, file in file_of.items()}
             for name, file in file_of.items():
                 if name not in inside[file]:
                     raise ValueError(
@@ -64,6 +71,8 @@ class Safetensors:
             self.name = str(folder / whole)
             file = _open(folder / whole)
             self._file = dict.fromkeys(file.keys(), file)
+            self._path = dict.fromkeys(file.keys(), folder / whole)
+        self._places: dict[Path, Mapping[str, Any]] = {}
         self.shapes = {
             name: tuple(file.get_slice(name).get_shape()) for name, file in self._file.items()
         }
@@ -71,6 +80,20 @@ class Safetensors:
     def read(self, name: str) -> np.ndarray:
         """One tensor in its stored dtype (including bfloat16 and float16)."""
         return self._file[name].get_tensor(name)
+
+    def view(self, name: str) -> np.ndarray:
+        """One tensor as a read-only view of its file; what is read of it leaves the memory with the
+        view."""
+        path = self._path[name]
+        if path not in self._places:
+            self._places[path] = _read_places(path)
+        dtype, start, end = self._places[path].get(name, (None, 0, 0))
+        shape = self.shapes[name]
+        if dtype is None or end - start != math.prod(shape) * np.dtype(dtype).itemsize:
+            return self.read(name)
+        if end == start:
+            return np.zeros(shape, dtype)
+        return np.asarray(np.memmap(path, dtype, "r", start, shape))
 
 
 class Npz:
@@ -156,6 +179,10 @@ class Renamed:
         """One tensor in its stored dtype."""
         return self._tensors.read(self._theirs[name])
 
+    def view(self, name: str) -> np.ndarray:
+        """One tensor, see the function `view`."""
+        return view(self._tensors, self._theirs[name])
+
 
 class Joined:
     """Some tensors concatenated along their first axis.
@@ -179,6 +206,10 @@ class Joined:
             return self._tensors.read(name)
         return np.concatenate([self._tensors.read(part) for part in self._parts[name]])
 
+    def view(self, name: str) -> np.ndarray:
+        """One tensor, see the function `view`."""
+        return self.read(name) if name in self._parts else view(self._tensors, name)
+
 
 class Files:
     """The tensors of several files as those of one.
@@ -199,6 +230,11 @@ class Files:
         part, theirs = self._place[name]
         return part.read(theirs)
 
+    def view(self, name: str) -> np.ndarray:
+        """One tensor, see the function `view`."""
+        part, theirs = self._place[name]
+        return view(part, theirs)
+
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
@@ -214,6 +250,23 @@ def _read_index(path: Path) -> dict[str, str]:
     return file_of
 
 
+# Of the names in the header of a safetensors file, those that our models can have.
+_DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+
+
+def _read_places(path: Path) -> dict[str, tuple[Any, int, int]]:
+    """Name -> dtype, first byte and end in a safetensors file that `_open` has checked."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    places = {}
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["dtype"] in _DTYPES:
+            begin, end = (8 + size + offset for offset in entry["data_offsets"])
+            places[name] = (_DTYPES[entry["dtype"]], begin, end)
+    return places
+
+
 def _open(path: Path):
     if not path.is_file():
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
@@ -225,15 +278,16 @@ def _open(path: Path):
             else ""
         )
         raise ValueError(f"There is no '{path.name}' in '{path.parent}'{hint}.")
-    head = path.open("rb").read(16)
-    if head[:2] in (b"\x80\x02", b"\x80\x04", b"PK"):
-        raise ValueError(
-            f"'{path}' is a pickle under another name; pickles can run any code and are never "
-            "loaded: save the model as safetensors with the library that wrote it."
-        )
     try:
         return safe_open(path, framework="numpy")
     except SafetensorError as error:
+        with path.open("rb") as file:  # only now: a header of 640 bytes begins as a pickle
+            head = file.read(2)
+        if head in (b"\x80\x02", b"\x80\x04", b"PK"):
+            raise ValueError(
+                f"'{path}' is a pickle under another name; pickles can run any code and are never "
+                "loaded: save the model as safetensors with the library that wrote it."
+            ) from None
         raise ValueError(
             f"'{path}' is truncated or not a safetensors file ({path.stat().st_size:,} bytes; "
             f"{error}): get it again."

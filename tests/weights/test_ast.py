@@ -11,7 +11,7 @@ from einops import rearrange
 from parity import GOLDEN, close, expected, fixture, layers_and_outputs
 
 from mmjax import config as configs
-from mmjax import pretrained
+from mmjax.data.transforms import own_steps
 from mmjax.pretrained import load, save_pretrained
 from mmjax.weights.tensor_file import Safetensors
 
@@ -78,7 +78,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
 )
 def test_a_run_prepares_audio_as_its_evaluators_or_its_training(name, steps):
     config = configs.load(f"{GOLDEN.parents[1]}/configs/{name}.py")
-    assert pretrained._audio_steps(config) == steps
+    assert own_steps.audio_steps(config) == steps
     with config.unlocked():
         config.evals = {}
-    assert pretrained._audio_steps(config) == steps
+    assert own_steps.audio_steps(config) == steps

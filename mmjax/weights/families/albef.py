@@ -30,6 +30,7 @@ from mmjax.weights.image_defaults import CLIP_MEAN, CLIP_STD
 from mmjax.weights.image_processor import channels
 from mmjax.weights.layouts import (
     Arrays,
+    Joined,
     Row,
     class_and_grid,
     fused_qkv,
@@ -255,7 +256,7 @@ def key_value(ours: str, theirs: str, heads: int) -> list[Row]:
     """Keys and values of a context of any width, in one of our parameters."""
 
     def read(*parts) -> Arrays:
-        return (np.stack([x.T.reshape(x.shape[1], heads, -1) for x in parts], axis=1),)
+        return (Joined([x.T.reshape(x.shape[1], 1, heads, -1) for x in parts], axis=1),)
 
     def write(x) -> Arrays:
         return tuple(x[:, i].reshape(len(x), -1).T for i in range(2))

@@ -10,7 +10,14 @@ from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.karlo import COLORS, Denoising, Karlo
 from mmjax.models.unet import WIDTH_OF_TIME
 from mmjax.system import BUFFERS
-from mmjax.weights import image_processor, published, schema, tokenizer, unet_table
+from mmjax.weights import (
+    encoder_config,
+    image_processor,
+    published,
+    schema,
+    tokenizer,
+    unet_table,
+)
 from mmjax.weights.families import clip, clip_vision, prior_transformer
 from mmjax.weights.layouts import Row, linear, norm, same
 from mmjax.weights.published import CONFIG, DIFFUSERS, HUB, Published
@@ -127,7 +134,7 @@ def model_config(found: Published) -> dict[str, Any]:
         "name": SYSTEM,
         "embed_dim": width,
         "text": {
-            **clip.tower_fields(text, "text_encoder"),
+            **encoder_config.read(text, "text_encoder"),
             "vocab_size": text["vocab_size"],
             "length": text["max_position_embeddings"],
         },
@@ -324,7 +331,7 @@ def _text_config(model: Karlo, pretrained: Any) -> Mapping[str, Any]:
     return {
         "model_type": "clip_text_model",
         "architectures": [PARTS["text_encoder"][1]],
-        **clip.published_tower(text),
+        **encoder_config.write(text),
         "projection_dim": model.embed_dim,
         "vocab_size": text.vocab_size,
         "max_position_embeddings": text.length,

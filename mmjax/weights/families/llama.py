@@ -12,7 +12,7 @@ from mmjax.layers.decoder import Decoder
 from mmjax.models.language import LanguageModel
 from mmjax.models.text_decoder import TextDecoder
 from mmjax.weights import activations, head, published, rope, schema, tokenizer
-from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, same
+from mmjax.weights.layouts import Arrays, Joined, Row, linear, merge_heads, norm, same
 from mmjax.weights.published import Published
 
 SYSTEM = "language_model"
@@ -218,7 +218,7 @@ def grouped_qkv(ours: str, theirs: str, heads: int, kv_heads: int, bias: bool) -
         parts = [
             rearrange(a, "(k g d) ... -> ... g k d", k=kv_heads, g=g) for a, g in zip(x, counts)
         ]
-        return (np.concatenate(parts, axis=-3),)
+        return (Joined(parts, axis=-3),)
 
     def write(x) -> Arrays:
         parts = np.split(x, (group, group + 1), axis=-3)
