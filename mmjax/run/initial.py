@@ -88,8 +88,8 @@ def reading_takes(path: str | Path, mesh: Mesh) -> str | None:
     params = sharded_variables(system.model, system.spec, mesh, system.memory, allow_uneven=True)
     held = [held_bytes(x.shape, x.dtype, x.sharding) for x in jax.tree.leaves(params)]
     return (
-        f"{size / 1e9:.2f} GB of files; a process holds {sum(held) / 1e9:.2f} GB of parameters for "
-        f"its devices, and, while it reads, at most {max(held) / 1e9:.2f} GB and a tensor more"
+        f"{size / 1e6:,.1f} MB of files; a process holds {sum(held) / 1e6:,.1f} MB of parameters "
+        f"for its devices, and, while it reads, at most {max(held) / 1e6:,.1f} MB and a tensor more"
     )
 
 

@@ -14,9 +14,10 @@ from parity import GOLDEN, close, expected, outputs
 from safetensors.numpy import load_file, save_file
 
 import mmjax
+from mmjax import pretrained, sharding
 from mmjax.decode.generate import Prepared, make_generate
 from mmjax.decode.settings import Settings
-from mmjax.pretrained import save_pretrained
+from mmjax.run import initial
 from mmjax.weights import tensor_file
 from mmjax.weights.layouts import Joined
 from mmjax.weights.shards import Shards, held_bytes
@@ -176,7 +177,15 @@ def test_int8_while_it_is_read_is_int8_afterwards(tmp_path):
     seen, exact = want["text_mask"][0], want["text_logits"][0]
     close(found[0, seen][:, ::3], exact[seen], 0.1)
     with pytest.raises(ValueError, match="was loaded in int8, which is rounded"):
-        save_pretrained(loaded, tmp_path)
+        pretrained.save_pretrained(loaded, tmp_path)
+
+
+def test_what_preflight_says_of_the_memory():
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    said = initial.reading_takes(GOLDEN / "llama", mesh)
+    params = pretrained.describe(GOLDEN / "llama").params
+    parameters = 4 * sum(x.size for x in jax.tree.leaves(params))
+    assert f"a process holds {parameters / 1e6:,.1f} MB of parameters" in said
 
 
 @pytest.mark.parametrize(("name", "kind"), [("clip", "CLIP"), ("blip_captioner", "BLIP")])
