@@ -36,7 +36,8 @@ CONTENDERS = {
     *("torch", "transformers", "open_clip", "cv2", "faiss", "librosa", "torchaudio"),
     "pycocotools",
 }
-CONTENDERS |= {"ctranslate2", "diffusers", "faster_whisper", "whisper", "sacrebleu", "timm"}
+CONTENDERS |= {"ctranslate2", "diffusers", "faster_whisper", "llama_cpp", "sacrebleu", "timm"}
+CONTENDERS |= {"whisper"}
 # Not in requirements.txt, as few need them: usearch and trackers are optional, libtpu is large.
 NOT_PINNED = {"usearch", "libtpu", "wandb", "trackio"}
 

@@ -64,7 +64,7 @@ WITHOUT = {
     "scale_fc": (False,),
     "proj_bias": (False,),
 }
-TOKENIZER = ("hf_tokenizer_name", "tokenizer_kwargs")
+TOKENIZER_SETTINGS = ("hf_tokenizer_name", "tokenizer_kwargs")
 # "argmax" pools at the largest id of a text, which is the end token, like "eos".
 TEXT_POOLS = {"argmax": "end", "eos": "end", "last": "last"}
 IMAGE_POOLS = {"tok": "cls", "avg": "mean"}
@@ -166,11 +166,21 @@ def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[
 
 
 def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `ViT` without its pool."""
+    """Fields of `ViT` without its pool.
+
+    Raises:
+      ValueError: heads that are wider than the model.
+    """
+    width, head_width = vision["width"], vision["head_width"]
+    if head_width > width:
+        raise ValueError(
+            f"'{found.folder / OPEN_CLIP}' has vision_cfg.head_width {head_width} for a width of "
+            f"{width}: a head is at most as wide as the model."
+        )
     return {
         **tower_fields(vision, found.config),
         **published.image_sides(vision, f"{found.folder / OPEN_CLIP}: vision_cfg"),
-        "heads": vision["width"] // vision["head_width"],
+        "heads": width // head_width,
         **open_clip_images.pixels(found),
         "patch_bias": False,
         "pre_norm": not vision["no_ln_pre"],
@@ -190,7 +200,7 @@ def kept(found: Published) -> dict[str, Any]:
     text = found.config["text_cfg"]
     end = 2 if text.get("pool_type", "argmax") == "argmax" else text.get("eos_id")
     ids = {"eos_token_id": end, "pad_token_id": text.get("pad_id")}
-    ids |= {name: text.get(name) for name in TOKENIZER}
+    ids |= {name: text.get(name) for name in TOKENIZER_SETTINGS}
     return {name: value for name, value in ids.items() if value is not None}
 
 
@@ -381,7 +391,7 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
     words, text = pretrained.tokenizer, config["model_cfg"]["text_cfg"]
     if words is None:
         before = {"eos_token_id": 2, "pad_token_id": 0, **pretrained.kept}
-        text |= {name: before[name] for name in TOKENIZER if name in before}
+        text |= {name: before[name] for name in TOKENIZER_SETTINGS if name in before}
         text.setdefault("pad_id", before["pad_token_id"])
         if text.get("pool_type") == "argmax" and before["eos_token_id"] != 2:
             text |= {"pool_type": "eos", "eos_id": before["eos_token_id"]}
