@@ -90,6 +90,13 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
 }
 DTYPES = ("float32", "bfloat16")
 
+# Settings that are at least 1, and those that may be 0 where something is left out.
+SIZES = (
+    *("width", "depth", "heads", "head_dim", "mlp_dim", "length", "mels", "groups", "embed_dim"),
+    *("patch_size", "image_size", "size", "kernel", "shuffle", "out_width", "iou_width"),
+)
+COUNTS = ("vocab_size", "num_classes", "frames", "boxes", "queries", "codes", "blocks", "first")
+
 
 def make_system(config: Mapping[str, Any]) -> System:
     """The system that `config.model` and `config.loss` describe; `config.model.name` names it.
@@ -108,6 +115,7 @@ def make_system(config: Mapping[str, Any]) -> System:
             + nearest(str(name), SYSTEMS)
         )
     _check_dtypes(model, "config.model")
+    _check_sizes(model, "config.model")
     rest = {name: _plain(config.get(name, {})) for name in ("loss", "loss_weights")}
     rest |= {name: config.get(name, 0) for name in ("batch_size", "total_steps")}
     return SYSTEMS[name]({"model": model, **rest})
@@ -119,6 +127,19 @@ def _check_dtypes(section: Mapping[str, Any], where: str) -> None:
             _check_dtypes(value, f"{where}.{key}")
         elif key == "dtype" and isinstance(value, str) and value not in DTYPES:
             raise ValueError(f"{where}.dtype is '{value}'; use one of {', '.join(DTYPES)}.")
+
+
+def _check_sizes(section: Mapping[str, Any], where: str) -> None:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value, f"{where}.{key}")
+            continue
+        if key not in (*SIZES, *COUNTS):
+            continue
+        least = int(key in SIZES)
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if type(number) is int and number < least:
+                raise ValueError(f"{where}.{key} is {value}: use whole numbers from {least} on.")
 
 
 def _plain(section: Mapping[str, Any]) -> dict[str, Any]:

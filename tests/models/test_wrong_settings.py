@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mmjax import config as configs
-from mmjax.models.systems import make_system
+from mmjax.models.systems import SIZES, make_system
 
 ROOT = Path(__file__).parents[2]
 NAMES = (
@@ -43,7 +43,9 @@ def test_wrong_values_of_a_model_and_its_loss_are_refused(name):
                 for key in inside:
                     part = part[key]
                 part[last] = wrong
+                size = section == "model" and last in SIZES and wrong in (0, -1)
                 try:
                     make_system(ConfigDict(changed))
+                    assert not size, (inside, last, wrong)
                 except ValueError as error:
                     assert "\n" not in str(error), (inside, last, wrong)

@@ -68,6 +68,9 @@ def main() -> None:
         build_windows(ARGS.pattern, shards, settings, cache, ARGS.window, part, advance)
     else:
         build(ARGS.pattern, shards, settings, cache, part, ARGS.processes, advance)
+    if not one:
+        mine = shards[part[0] :: part[1]]
+        print(f"indexed: {len(mine):,} of {len(shards):,} shards, in {cache}")
 
 
 if __name__ == "__main__":
