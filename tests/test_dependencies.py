@@ -36,8 +36,7 @@ CONTENDERS = {
     *("torch", "transformers", "open_clip", "cv2", "faiss", "librosa", "torchaudio"),
     *("llama_cpp", "pycocotools"),
 }
-CONTENDERS |= {"ctranslate2", "diffusers", "faster_whisper", "llama_cpp", "sacrebleu", "timm"}
-CONTENDERS |= {"whisper"}
+CONTENDERS |= {"ctranslate2", "diffusers", "faster_whisper", "whisper", "sacrebleu", "timm"}
 # Not in requirements.txt, as few need them: usearch and trackers are optional, libtpu is large.
 NOT_PINNED = {"usearch", "libtpu", "wandb", "trackio"}
 
