@@ -85,18 +85,16 @@ def model_config(found: Published) -> dict[str, Any]:
     """
     vision, text = towers(found, resnets=True)
     resnet = is_resnet(vision)
-    if not resnet:
-        check(found, "vision_cfg", vision, attentional_pool=(False,), pool_type=tuple(IMAGE_POOLS))
     check(found, "text_cfg", text, embed_cls=(False,), pool_type=tuple(TEXT_POOLS))
     check(found, "text_cfg", text, proj_type=("linear", "none"))
-    if vision["pool_type"] == "avg" and not resnet:
-        check(found, "vision_cfg", vision, final_ln_after_pool=(False,))
-    image = {"pool": IMAGE_POOLS[vision["pool_type"]], "class_token": True}
     if resnet:
-        image = clip_resnet.fields(vision, found.config["embed_dim"]) | open_clip_images.pixels(
-            found
-        )
+        pixels = open_clip_images.pixels(found)
+        image = clip_resnet.fields(vision, found.config["embed_dim"]) | pixels
     else:
+        check(found, "vision_cfg", vision, attentional_pool=(False,), pool_type=tuple(IMAGE_POOLS))
+        if vision["pool_type"] == "avg":
+            check(found, "vision_cfg", vision, final_ln_after_pool=(False,))
+        image = {"pool": IMAGE_POOLS[vision["pool_type"]], "class_token": True}
         image |= image_fields(found, vision)
     return {
         "name": "clip",
@@ -166,20 +164,15 @@ def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[
 
 
 def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `ViT` without its pool.
-
-    Raises:
-      ValueError: heads that are wider than the model.
-    """
-    width, head_width = vision["width"], vision["head_width"]
+    """Fields of `ViT` without its pool; raises ValueError for heads wider than the model."""
+    where, width, head_width = found.folder / OPEN_CLIP, vision["width"], vision["head_width"]
     if head_width > width:
         raise ValueError(
-            f"'{found.folder / OPEN_CLIP}' has vision_cfg.head_width {head_width} for a width of "
-            f"{width}: a head is at most as wide as the model."
+            f"'{where}' has vision_cfg.head_width {head_width}, of a width of {width}."
         )
     return {
         **tower_fields(vision, found.config),
-        **published.image_sides(vision, f"{found.folder / OPEN_CLIP}: vision_cfg"),
+        **published.image_sides(vision, f"{where}: vision_cfg"),
         "heads": width // head_width,
         **open_clip_images.pixels(found),
         "patch_bias": False,
