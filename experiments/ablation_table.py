@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 Values = dict[tuple[Any, str], dict[int, float]]  # (cell, metric) -> seed -> value
+COLUMNS = 4  # panels beside each other in a plot
 
 
 def mean_and_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -123,16 +124,20 @@ def plot(values: Values, cells: Sequence[Any], metrics: Mapping[str, str], path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    columns = min(COLUMNS, len(metrics))
+    rows = -(-len(metrics) // columns)
     figure, panels = plt.subplots(
-        1,
-        len(metrics),
-        figsize=(3 + 3 * len(metrics), 1 + 0.3 * len(cells)),
+        rows,
+        columns,
+        figsize=(3 + 3 * columns, rows * (1 + 0.3 * len(cells))),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
+    for panel in panels.flat[len(metrics) :]:
+        panel.remove()
     places = np.arange(len(cells))[::-1]
-    for panel, (metric, title) in zip(panels[0], metrics.items()):
+    for panel, (metric, title) in zip(panels.flat, metrics.items()):
         for place, cell in zip(places, cells):
             mine = list(values.get((cell, metric), {}).values())
             mean, half = mean_and_interval(mine)
@@ -144,6 +149,7 @@ def plot(values: Values, cells: Sequence[Any], metrics: Mapping[str, str], path:
             panel.set_xlim((low + high - 5) / 2, (low + high + 5) / 2)
         panel.set_title(f"{title}, %")
         panel.grid(axis="x", alpha=0.3)
+    panels[0][0].set_ylim(-0.5, len(cells) - 0.5)
     panels[0][0].set_yticks(places, [cell.title for cell in cells])
     figure.savefig(path, dpi=120)
     plt.close(figure)
