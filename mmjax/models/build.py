@@ -39,7 +39,7 @@ def of_kind(
       ValueError: an unknown kind, or an unknown setting of it.
     """
     fields = dict(fields)
-    kind = fields.pop("kind", "")
+    kind = fields.pop("kind")
     if kind not in kinds:
         raise ValueError(f"{where}.kind is '{kind}'; use one of {sorted(kinds)}.")
     return kinds[kind](**check_kwargs(kinds[kind], fields, where), **linen)

@@ -46,7 +46,7 @@ def sample(
 
     Raises:
       ValueError: an unknown setting, or one that the model was not trained for; an upsampler
-        without an image.
+        without an image; an `UnCLIP` without an embedding and without an image.
     """
     batch = model.conditioned(batch)
     how, score = _settings(model, variables, batch, settings)

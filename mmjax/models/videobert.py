@@ -114,13 +114,10 @@ def corrupt(model: VideoBERT, objectives: Objectives, batch: Batch, context: Con
     `video_masked` [B, T]. Words and video tokens count as masked only where they are used, and not
     in pairs that do not match.
     """
-
-    def draw(i):
-        return numbered(context.rng, i)
-
+    keys = [numbered(context.rng, i) for i in range(4)]
     rates = np.asarray([objectives.text_only, objectives.video_only, objectives.both], np.float32)
     edges = np.cumsum(rates / rates.sum())
-    regime = jnp.searchsorted(jnp.asarray(edges), jax.vmap(jax.random.uniform)(draw(0)))
+    regime = jnp.searchsorted(jnp.asarray(edges), jax.vmap(jax.random.uniform)(keys[0]))
     has_text, has_video = present(batch)
     either = has_text & has_video
     text_used = has_text & ((regime != 1) | ~either)
@@ -131,7 +128,7 @@ def corrupt(model: VideoBERT, objectives: Objectives, batch: Batch, context: Con
 
     differs = (batch["text"] != other(batch["text"])).any(1)
     pair = text_used & video_used & other(has_video) & differs
-    swapped = pair & jax.vmap(jax.random.bernoulli)(draw(1))
+    swapped = pair & jax.vmap(jax.random.bernoulli)(keys[1])
     found = dict(batch) | {"text_used": text_used, "video_used": video_used}
     for name in ("video_tokens", "video_tokens_mask"):
         found[name] = jnp.where(swapped[:, None], other(batch[name]), batch[name])
@@ -140,12 +137,12 @@ def corrupt(model: VideoBERT, objectives: Objectives, batch: Batch, context: Con
     words = model.text_fields()["vocab_size"]
     rate = {"rate": objectives.mask_ratio}
     found["text_corrupted"], masked = mask_words(
-        batch["text"], inner(batch), draw(2), vocab_size=words, mask_id=model.mask, **rate
+        batch["text"], inner(batch), keys[2], vocab_size=words, mask_id=model.mask, **rate
     )
     found["text_masked"] = masked & (text_used & ~swapped)[:, None]
     shown = found["video_tokens_mask"]
     found["video_corrupted"], masked = mask_words(
-        found["video_tokens"], shown, draw(3), vocab_size=model.codes, mask_id=model.codes, **rate
+        found["video_tokens"], shown, keys[3], vocab_size=model.codes, mask_id=model.codes, **rate
     )
     found["video_masked"] = masked & (video_used & ~swapped)[:, None]
     return found

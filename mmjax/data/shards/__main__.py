@@ -50,7 +50,7 @@ def _part(text: str) -> Part:
 
 
 def main() -> None:
-    """Index; prints a line per shard where another process of mmjax reads them."""
+    """Index, and print what was done: a line per shard where another process of mmjax reads it."""
     if ARGS.window < 0:
         raise ValueError(f"--window is {ARGS.window}: use a number of shards, or 0.")
     if ARGS.window and ARGS.processes not in (None, 1):
@@ -69,7 +69,8 @@ def main() -> None:
     else:
         build(ARGS.pattern, shards, settings, cache, part, ARGS.processes, advance)
     if not one:
-        mine = shards[part[0] :: part[1]]
+        # In windows a part says what comes first, and all are indexed in the end.
+        mine = shards if ARGS.window else shards[part[0] :: part[1]]
         print(f"indexed: {len(mine):,} of {len(shards):,} shards, in {cache}")
 
 

@@ -168,7 +168,7 @@ def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
     where, width, head_width = found.folder / OPEN_CLIP, vision["width"], vision["head_width"]
     if head_width > width:
         raise ValueError(
-            f"'{where}' has vision_cfg.head_width {head_width}, of a width of {width}."
+            f"'{where}' has vision_cfg.head_width {head_width}, more than its width, {width}."
         )
     return {
         **tower_fields(vision, found.config),

@@ -209,6 +209,16 @@ def test_a_window_that_the_command_cannot_index_is_refused(shards):
         assert done.returncode == 2 and said in done.stderr
 
 
+def test_the_command_says_how_many_shards_it_indexed(shards):
+    pattern, number = f"--pattern={shards / '*.tar'}", len(list(shards.glob("*.tar")))
+    for name, more in ("part", ()), ("all", ("--window=2",)):
+        cache = shards / name
+        flags = (pattern, f"--cache={cache}", "--part=1/3", *more)
+        done = commands.run("-m", "mmjax.data.shards", *flags)
+        made = len(list(cache.glob("*.index")))
+        assert done.stdout.strip() == f"indexed: {made} of {number} shards, in {cache}"
+
+
 def test_each_process_of_a_run_indexes_its_part(shards, monkeypatch):
     cache = shards / "cache" / "shard_index"
     found, source = [], {"kind": "webdataset", "pattern": str(shards / "*.tar")}
