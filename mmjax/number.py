@@ -1,10 +1,9 @@
 """Numbers that a user may set: NaN passes every test of a range that is written as `x < 0`."""
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 # Settings that may be infinite: there is no limit then.
 _UNBOUNDED = ("logit_scale_max",)
@@ -20,7 +19,7 @@ def check_finite(value: Any, where: str) -> None:
     Raises:
       ValueError: names the first such number and its place.
     """
-    if isinstance(value, float | np.floating) and not math.isfinite(value):
+    if isinstance(value, numbers.Real) and not isinstance(value, int) and not math.isfinite(value):
         if math.isnan(value) or where.rpartition(".")[2] not in _UNBOUNDED:
             raise ValueError(f"{where} is {value}: use a finite number.")
     elif isinstance(value, Mapping) or hasattr(value, "items"):

@@ -75,10 +75,14 @@ class Part:
 
     def __init__(self, path: str, *kinds: str):
         self.loaded: Pretrained = pretrained.load(path)
-        self.kind: str = self.loaded.config["name"]
         if self.kind not in kinds:
             raise ValueError(f"'{path}' holds a '{self.kind}', not a '{kinds[0]}'.")
         self.system: System = make_system({"model": self.loaded.config})
+
+    @property
+    def kind(self) -> str:
+        """The name of its system."""
+        return self.loaded.config["name"]
 
     @functools.cached_property
     def clip_fingerprints(self) -> dict[str, str]:

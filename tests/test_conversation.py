@@ -190,7 +190,7 @@ def test_a_run_is_asked_in_the_template_of_its_training(monkeypatch, files):
         config=config, checkpoints=stores, tokenizer=words, class_names=None
     )
     monkeypatch.setattr(pretrained, "open_checkpoint", lambda workdir: saved)
-    loaded = pretrained._from_run(Path("run"), None, "float32", arrays=False)
+    loaded = pretrained._from_run(Path("run"), None, "float32", arrays=False, int8=False)
     batch = conversation.make_batch(loaded, conversation.first_turn("a bus", 1), files[:1])
     assert written(loaded, batch).endswith("USER: " + "<image>" * 9 + "\na bus ASSISTANT:")
     assert named_template(["decode", "ask | converse(9, 3, 1, 1, 4, 'chatml')"]).count("im_start")

@@ -34,7 +34,7 @@ NOT_IMPORTED = {
 # What experiments compare with, imported where it is compared: no dependency of mmjax.
 CONTENDERS = {
     *("torch", "transformers", "open_clip", "cv2", "faiss", "librosa", "torchaudio"),
-    "pycocotools",
+    *("llama_cpp", "pycocotools"),
 }
 CONTENDERS |= {"ctranslate2", "diffusers", "faster_whisper", "whisper", "sacrebleu", "timm"}
 # Not in requirements.txt, as few need them: usearch and trackers are optional, libtpu is large.

@@ -107,7 +107,7 @@ def test_coca_writes_as_its_logits_say(coca):
         ("text_cfg", {"pool_type": "first"}, "pool_type 'first'.*'argmax', 'eos', 'last'"),
         ("text_cfg", {"width": "16"}, "text_cfg' has width '16', where a value like 512 is needed"),
         ("vision_cfg", {"patch_size": 0}, "vision_cfg' has patch_size 0, where a value like 16"),
-        ("vision_cfg", {"head_width": 4096}, "has heads 0; the smallest is 1"),
+        ("vision_cfg", {"head_width": 4096}, "vision_cfg.head_width 4096, of a width of"),
         ("vision_cfg", {"norm_kwargs": 5}, "has norm_kwargs 5, where a value like {} is needed"),
         ("text_cfg", {"layers": 4}, "Missing tensors: transformer.resblocks.3"),
         ("text_cfg", {"vocab_size": 280}, r"the shape \[300, 16\].*has \[280, 16\]"),

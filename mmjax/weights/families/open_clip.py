@@ -64,7 +64,7 @@ WITHOUT = {
     "scale_fc": (False,),
     "proj_bias": (False,),
 }
-TOKENIZER = ("hf_tokenizer_name", "tokenizer_kwargs")
+TOKENIZER_SETTINGS = ("hf_tokenizer_name", "tokenizer_kwargs")
 # "argmax" pools at the largest id of a text, which is the end token, like "eos".
 TEXT_POOLS = {"argmax": "end", "eos": "end", "last": "last"}
 IMAGE_POOLS = {"tok": "cls", "avg": "mean"}
@@ -85,18 +85,16 @@ def model_config(found: Published) -> dict[str, Any]:
     """
     vision, text = towers(found, resnets=True)
     resnet = is_resnet(vision)
-    if not resnet:
-        check(found, "vision_cfg", vision, attentional_pool=(False,), pool_type=tuple(IMAGE_POOLS))
     check(found, "text_cfg", text, embed_cls=(False,), pool_type=tuple(TEXT_POOLS))
     check(found, "text_cfg", text, proj_type=("linear", "none"))
-    if vision["pool_type"] == "avg" and not resnet:
-        check(found, "vision_cfg", vision, final_ln_after_pool=(False,))
-    image = {"pool": IMAGE_POOLS[vision["pool_type"]], "class_token": True}
     if resnet:
-        image = clip_resnet.fields(vision, found.config["embed_dim"]) | open_clip_images.pixels(
-            found
-        )
+        pixels = open_clip_images.pixels(found)
+        image = clip_resnet.fields(vision, found.config["embed_dim"]) | pixels
     else:
+        check(found, "vision_cfg", vision, attentional_pool=(False,), pool_type=tuple(IMAGE_POOLS))
+        if vision["pool_type"] == "avg":
+            check(found, "vision_cfg", vision, final_ln_after_pool=(False,))
+        image = {"pool": IMAGE_POOLS[vision["pool_type"]], "class_token": True}
         image |= image_fields(found, vision)
     return {
         "name": "clip",
@@ -166,11 +164,16 @@ def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[
 
 
 def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `ViT` without its pool."""
+    """Fields of `ViT` without its pool; raises ValueError for heads wider than the model."""
+    where, width, head_width = found.folder / OPEN_CLIP, vision["width"], vision["head_width"]
+    if head_width > width:
+        raise ValueError(
+            f"'{where}' has vision_cfg.head_width {head_width}, of a width of {width}."
+        )
     return {
         **tower_fields(vision, found.config),
-        **published.image_sides(vision, f"{found.folder / OPEN_CLIP}: vision_cfg"),
-        "heads": vision["width"] // vision["head_width"],
+        **published.image_sides(vision, f"{where}: vision_cfg"),
+        "heads": width // head_width,
         **open_clip_images.pixels(found),
         "patch_bias": False,
         "pre_norm": not vision["no_ln_pre"],
@@ -190,7 +193,7 @@ def kept(found: Published) -> dict[str, Any]:
     text = found.config["text_cfg"]
     end = 2 if text.get("pool_type", "argmax") == "argmax" else text.get("eos_id")
     ids = {"eos_token_id": end, "pad_token_id": text.get("pad_id")}
-    ids |= {name: text.get(name) for name in TOKENIZER}
+    ids |= {name: text.get(name) for name in TOKENIZER_SETTINGS}
     return {name: value for name, value in ids.items() if value is not None}
 
 
@@ -381,7 +384,7 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
     words, text = pretrained.tokenizer, config["model_cfg"]["text_cfg"]
     if words is None:
         before = {"eos_token_id": 2, "pad_token_id": 0, **pretrained.kept}
-        text |= {name: before[name] for name in TOKENIZER if name in before}
+        text |= {name: before[name] for name in TOKENIZER_SETTINGS if name in before}
         text.setdefault("pad_id", before["pad_token_id"])
         if text.get("pool_type") == "argmax" and before["eos_token_id"] != 2:
             text |= {"pool_type": "eos", "eos_id": before["eos_token_id"]}

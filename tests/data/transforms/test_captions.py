@@ -103,6 +103,6 @@ def test_clip_subset_is_the_published_one():
 
 
 def test_bad_templates():
-    for bad, words in (("fotos", "there are plain"), (["a dog"], "'a dog'"), ([], "empty")):
+    for bad, words in (("fotos", "use one of plain"), (["a dog"], "'a dog'"), ([], "empty")):
         with pytest.raises(ValueError, match=words):
             captions.get_templates(bad)
