@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.models.diffusion import pixels
+from mmjax.number import check_finite
 from mmjax.sample.compiled import Sample, compiled
 from mmjax.sample.grid import even
 from mmjax.sample.guidance import Predict, guided
@@ -41,6 +42,7 @@ class Settings:
     guidance: float = 8.0
 
     def __post_init__(self):
+        check_finite(vars(self), "sample")
         for name in ("prior_guidance", "guidance"):
             if getattr(self, name) < 0:
                 raise ValueError(f"sample.{name} is {getattr(self, name)}: 1 is none; it is >= 0.")

@@ -96,6 +96,7 @@ SIZES = (
     *("patch_size", "image_size", "size", "kernel", "shuffle", "out_width", "iou_width"),
 )
 COUNTS = ("vocab_size", "num_classes", "frames", "boxes", "queries", "codes", "blocks", "first")
+POSITIVE = ("attention_cap", "logit_cap", "query_dim")  # above 0, or None
 
 
 def make_system(config: Mapping[str, Any]) -> System:
@@ -134,6 +135,8 @@ def _check_sizes(section: Mapping[str, Any], where: str) -> None:
         if isinstance(value, Mapping):
             _check_sizes(value, f"{where}.{key}")
             continue
+        if key in POSITIVE and type(value) in (int, float) and not value > 0:
+            raise ValueError(f"{where}.{key} is {value}: use a number above 0, or None.")
         if key not in (*SIZES, *COUNTS):
             continue
         least = int(key in SIZES)

@@ -82,8 +82,9 @@ def reading_takes(path: str | Path, mesh: Mesh) -> str | None:
         folder = packages.resolve(given)
         if not _is_published(folder, "config.init_from"):
             return None
-        files = [folder] if folder.is_file() else [x for x in folder.iterdir() if x.is_file()]
-        size = sum(x.stat().st_size for x in files)
+        parts = folder.is_dir() and published.config_file(folder).name == published.PIPELINE
+        files = [folder] if folder.is_file() else folder.glob("**/*" if parts else "*")
+        size = sum(x.stat().st_size for x in files if x.is_file())
         system = make_system({"model": pretrained.describe(folder).config, "loss": {}})
     params = sharded_variables(system.model, system.spec, mesh, system.memory, allow_uneven=True)
     held = [held_bytes(x.shape, x.dtype, x.sharding) for x in jax.tree.leaves(params)]

@@ -15,6 +15,7 @@ from mmjax.decode.generate import make_generate
 from mmjax.decode.prompts import pad_prompts
 from mmjax.decode.settings import Settings
 from mmjax.pretrained import describe, load, save_pretrained
+from mmjax.weights.families import gemma
 from mmjax.weights.tensor_file import Safetensors
 
 NAMES = ("gemma", "gemma2", "gpt2", "llama", "llama_tied", "llama3", "mistral", "qwen2")
@@ -97,6 +98,8 @@ MIXED["layer_types"] = None
         ("qwen2", MIXED | {"layer_types": ["full_attention"]}, "has 1 layer_types for 2 layers"),
         ("gemma2", {"attention_bias": True}, "type 'gemma2' and attention_bias True; gemma and"),
         ("gemma", {"use_bidirectional_attention": True}, "has use_bidirectional_attention True"),
+        ("gemma2", {"attn_logit_softcapping": 0.0}, "decoder.attention_cap is 0.0: use a number"),
+        ("gemma2", {"query_pre_attn_scalar": -4}, "decoder.query_dim is -4.0: use a number above"),
         ("llama", {"model_type": "lama"}, "model of type 'lama'.*Did you mean 'llama'"),
         ("llama_tied", {"num_key_value_heads": 4}, "config and weights are from different models"),
     ],
@@ -243,6 +246,21 @@ def test_sliding_windows(name, config, window, tmp_path):
     assert describe(folder).config["text"]["decoder"].get("sliding_window") == window
     save_pretrained(load(folder), tmp_path / "saved")
     assert describe(tmp_path / "saved").config == describe(folder).config
+
+
+@pytest.mark.parametrize("activation", [None, "gelu", "gelu_pytorch_tanh"])
+def test_a_gemma_whose_files_say_gelu_has_its_approximation(activation, tmp_path):
+    """As GemmaConfig of transformers 5.23, which does not read hidden_activation."""
+    given = {"hidden_act": "gelu", "hidden_activation": activation}
+    folder = changed(tmp_path, "gemma", **given, use_bidirectional_attention=False)
+    assert describe(folder).config["text"]["decoder"]["activation"] == "gelu_tanh"
+
+
+def test_a_gemma_with_exact_gelu_is_not_saved_as_one_with_its_approximation(tmp_path):
+    text = describe(GOLDEN / "gemma").model.text_decoder(parent=None)
+    exact = text.clone(decoder={**text.decoder, "activation": "gelu"})
+    with pytest.raises(ValueError, match=r"text.decoder.activation 'gelu' \(not 'gelu_tanh'\)"):
+        gemma.published_text("gemma", exact)
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])

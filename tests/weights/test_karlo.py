@@ -177,6 +177,11 @@ def test_a_saved_folder_is_that_of_the_original(kind, request, tmp_path):
         ("super_res_scheduler/scheduler_config.json", {"beta_schedule": "linear"}, "has beta_sch"),
         ("decoder_scheduler/scheduler_config.json", {"variance_type": "none"}, "has variance_type"),
         ("text_proj/config.json", {"time_embed_dim": 20}, "has time_embed_dim 20"),
+        (
+            "prior_scheduler/scheduler_config.json",
+            {"clip_sample_range": -1},
+            "clip_sample_range -1",
+        ),
     ],
 )
 def test_what_is_not_a_karlo_is_refused(file, changed, words, tmp_path):
@@ -214,6 +219,8 @@ def test_the_command(texts, variations, variation_folder, tmp_path, monkeypatch)
     assert shapes == [(22, 22, 3)]
     with pytest.raises(ValueError, match="either prompts or one image"):
         command(texts, prompt=PROMPTS, prior="runs/prior")
+    with pytest.raises(ValueError, match="sample.guidance is nan: use a finite number"):
+        command(texts, prompt=PROMPTS, guidance=float("nan"))
     with pytest.raises(ValueError, match="has no prior"):
         command(variations, prompt=PROMPTS)
     Image.fromarray(np.zeros((12, 10, 3), np.uint8)).save(tmp_path / "in.png")

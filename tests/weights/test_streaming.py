@@ -186,6 +186,9 @@ def test_what_preflight_says_of_the_memory():
     params = pretrained.describe(GOLDEN / "llama").params
     parameters = 4 * sum(x.size for x in jax.tree.leaves(params))
     assert f"a process holds {parameters / 1e6:,.1f} MB of parameters" in said
+    size = sum(x.stat().st_size for x in (GOLDEN / "karlo").rglob("*") if x.is_file())
+    said = initial.reading_takes(GOLDEN / "karlo", mesh)  # each part is in a folder of its own
+    assert said.startswith(f"{size / 1e6:,.1f} MB of files; ")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("clip", "CLIP"), ("blip_captioner", "BLIP")])

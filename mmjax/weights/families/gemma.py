@@ -63,7 +63,8 @@ def model_config(found: Published) -> dict[str, Any]:
     Raises:
       ValueError: as `text_fields`, or attention in both directions.
     """
-    published.check_fixed(found, {"use_bidirectional_attention": None})
+    if found.config.get("use_bidirectional_attention") is not False:  # as null
+        published.check_fixed(found, {"use_bidirectional_attention": None})
     bare = head.is_bare(found, HEAD)
     text = text_fields(found.config, str(found.folder / published.CONFIG))
     text["tied"] = text["tied"] or bare
@@ -94,7 +95,7 @@ def text_fields(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         width=s["hidden_size"],
         length=s["max_position_embeddings"],
         tied=s[head.TIED],
-        activation=activations.read(_activation(kind, given, s), "hidden_activation"),
+        activation=_activation(kind, given, s),
         depth=s["num_hidden_layers"],
         heads=s["num_attention_heads"],
         kv_heads=s["num_key_value_heads"],
@@ -111,13 +112,13 @@ def text_fields(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _activation(kind: str, given: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """The published activation."""
+    """Our name of the published activation."""
     default = SETTINGS["gemma"]["hidden_act"]
     if kind == "gemma2":
-        return given.get("hidden_activation") or default
-    act = given.get("hidden_activation") or settings["hidden_act"]
-    # Gemma's first files say "gelu" and mean its approximation (modeling_gemma.py, GemmaMLP).
-    return default if act == "gelu" and "hidden_activation" not in given else act
+        return activations.read(given.get("hidden_activation") or default, "hidden_activation")
+    # Gemma's first files say "gelu" and mean its approximation (transformers 5.23, GemmaConfig).
+    act = default if settings["hidden_act"] == "gelu" else settings["hidden_act"]
+    return activations.read(act, "hidden_act")
 
 
 def _second(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -176,11 +177,14 @@ def published_text(family: str, text: TextDecoder) -> dict[str, Any]:
     stack = text.stack(parent=None)
     has = ("branch_norm", "query_dim", "attention_cap", "sliding_window", "windowed")
     second = {name: getattr(stack, name) for name in has} if stack.branch_norm else {}
+    # "gelu" of a Gemma means its approximation: see `_activation`.
+    exact = stack.activation == "gelu" and not stack.branch_norm
     llama.check_decoder(
         family,
         text,
         embed_scale=math.sqrt(text.width),
         logit_cap=text.logit_cap if stack.branch_norm else None,
+        activation="gelu_tanh" if exact else stack.activation,
         norm="rms",
         gated_mlp=True,
         positions="rope",

@@ -211,6 +211,9 @@ def _denoising(found: Published, stage: str) -> dict[str, Any]:
     for name, values in known.items():
         if s[name] not in values:
             raise ValueError(f"'{where}' has {name} '{s[name]}'; use one of {', '.join(values)}.")
+    if s["clip_sample"] and s["clip_sample_range"] <= 0:
+        limit = s["clip_sample_range"]
+        raise ValueError(f"'{where}' has clip_sample_range {limit:g}; it is above 0: get it again.")
     return {
         "steps": s["num_train_timesteps"],
         "target": TARGETS[s["prediction_type"]],
