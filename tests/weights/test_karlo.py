@@ -33,7 +33,7 @@ def texts():
 
 @pytest.fixture(scope="module")
 def variation_folder(tmp_path_factory):
-    """The folder of a UnCLIPImageVariationPipeline: it shares parts with the other one."""
+    """The folder of a UnCLIPImageVariationPipeline, with the parts that both have."""
     folder = tmp_path_factory.mktemp("karlo") / "variation"
     shutil.copytree(GOLDEN / "karlo_variation", folder)
     for part in family.PARTS:
