@@ -1,13 +1,13 @@
 """What the devices of this process hold of one parameter, filled while its tensors are read."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 Slices = tuple[slice, ...]
+Bounds = tuple[tuple[int, int], ...]  # begin and end along each axis
 
 
 class Shards:
@@ -21,10 +21,7 @@ class Shards:
         self, shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.Sharding | None
     ):
         self._shape, self._sharding = tuple(shape), sharding
-        indices: Mapping[Any, Slices] = {None: (slice(None),) * len(shape)}
-        if sharding is not None:
-            indices = sharding.addressable_devices_indices_map(self._shape)
-        held = {_bounds(index, self._shape) for index in indices.values()}
+        held = _held(self._shape, sharding)
         self._buffers = {bounds: _aligned([b - a for a, b in bounds], dtype) for bounds in held}
 
     def needs(self, layer: int | None) -> bool:
@@ -59,19 +56,25 @@ def held_bytes(
     shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.Sharding | None
 ) -> int:
     """Bytes of a parameter in the host memory of this process while it is read."""
-    if sharding is None:
-        return math.prod(shape) * np.dtype(dtype).itemsize
-    indices = sharding.addressable_devices_indices_map(tuple(shape)).values()
-    held = {_bounds(index, shape) for index in indices}
+    held = _held(tuple(shape), sharding)
     sizes = (math.prod(end - begin for begin, end in bounds) for bounds in held)
     return sum(sizes) * np.dtype(dtype).itemsize
 
 
-def _bounds(index: Slices, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+def _held(shape: tuple[int, ...], sharding: jax.sharding.Sharding | None) -> set[Bounds]:
+    """The shards of a parameter on this process's devices, each once; without a sharding all of
+    it."""
+    if sharding is None:
+        return {tuple((0, size) for size in shape)}
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    return {_bounds(index, shape) for index in indices}
+
+
+def _bounds(index: Slices, shape: tuple[int, ...]) -> Bounds:
     return tuple(part.indices(size)[:2] for part, size in zip(index, shape))
 
 
-def _place(bounds: tuple[tuple[int, int], ...], layer: int | None) -> Any:
+def _place(bounds: Bounds, layer: int | None) -> Any:
     """Where a layer is in a shard; None: it is not."""
     if layer is None:
         return ...
