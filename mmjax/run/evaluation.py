@@ -21,7 +21,7 @@ from mmjax.losses.captioning import token_losses
 from mmjax.rerank import chooser
 from mmjax.run.experiment import Experiment, open_source
 from mmjax.run.kept import Kept
-from mmjax.run.member import Member, digest_of
+from mmjax.run.member import Member
 from mmjax.run.open_run import open_run
 from mmjax.system import (
     Outputs,
@@ -35,6 +35,7 @@ from mmjax.system import (
     seed_data,
     variables,
 )
+from mmjax.workdir.checksum import digest
 
 Rows = Mapping[str, np.ndarray]
 
@@ -94,7 +95,7 @@ class Runner:
         if path not in self._members:
             run, found, step = open_run(Path(workdir))
             runner = Runner(run, Path(workdir), self.progress)
-            self._members[path] = Member(runner, found, step, digest_of(found))
+            self._members[path] = Member(runner, found, step, digest(found))
         return self._members[path]
 
     def open_source(self, config: Mapping[str, Any]) -> Any:

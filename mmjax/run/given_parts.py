@@ -4,8 +4,6 @@ A system names them in `System.given`: a DALL-E learns the codes of one image to
 nothing with those of another.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +12,7 @@ from flax import traverse_util
 
 from mmjax.optim.tree_paths import shapes
 from mmjax.system import SAVED, System
-from mmjax.workdir.checksum import checksums
+from mmjax.workdir.checksum import digest
 
 
 def check_frozen(system: System, frozen: Any) -> None:
@@ -66,9 +64,7 @@ def check_taken(system: System, settings: Mapping[str, Any], tree: Any) -> None:
 
 def fingerprint(tree: Any, part: str) -> str:
     """16 hex digits that change with any parameter or codebook of a part of a model."""
-    sums = {path: int(x) for path, x in checksums(tree).items() if _inside(path, part)}
-    whole = json.dumps(sums, sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+    return digest(tree, lambda path: _inside(path, part))
 
 
 def _inside(path: str, part: str) -> bool:

@@ -1,12 +1,9 @@
 """A run of an ensemble, opened once however many evaluators average over it."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mmjax.system import Variables
-from mmjax.workdir.checksum import checksums
 
 
 class Member(NamedTuple):
@@ -27,9 +24,3 @@ class Member(NamedTuple):
         """What makes results of an ensemble those of other members: not the path, which may hold
         another run tomorrow."""
         return {"step": self.step, "digest": self.digest}
-
-
-def digest_of(variables: Variables) -> str:
-    """16 hex digits that change with any of the variables."""
-    sums = {path: int(x) for path, x in checksums(variables).items()}
-    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,6 +3,9 @@
 A checkpoint stores one for each array of the state, the batch log one for each array of a batch.
 """
 
+import hashlib
+import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +26,12 @@ def checksums(tree: Any) -> dict[str, jax.Array]:
         jax.tree_util.keystr(path, simple=True, separator="/"): _checksum(leaf)
         for path, leaf in leaves
     }
+
+
+def digest(tree: Any, among: Callable[[str], bool] = lambda path: True) -> str:
+    """16 hex digits that change with any array of a tree whose path is `among` those asked for."""
+    sums = {path: int(x) for path, x in checksums(tree).items() if among(path)}
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @jax.jit  # arrays of one shape are traced once

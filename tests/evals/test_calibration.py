@@ -16,7 +16,8 @@ from mmjax.report.evaluated import Evaluated
 from mmjax.report.sections import calibration as section
 from mmjax.run import evaluation
 from mmjax.run.evaluation import Runner
-from mmjax.run.member import Member, digest_of
+from mmjax.run.member import Member
+from mmjax.workdir.checksum import digest
 
 WORDS = ("red", "green", "blue")
 
@@ -203,7 +204,7 @@ def test_a_run_opens_each_member_once(tmp_path, monkeypatch):
     member = runner.open_member(str(tmp_path / "b"))
     assert runner.open_member(f"{tmp_path}/x/../b") is member and len(opened) == 1
     assert member.step == 7 and member.runner.progress is print
-    assert member.digest != digest_of({"params": {"w": np.full(3, 2.5, np.float32)}})
+    assert member.digest != digest({"params": {"w": np.full(3, 2.5, np.float32)}})
     with pytest.raises(ValueError, match="is the run itself, which is part of the ensemble"):
         runner.open_member(str(tmp_path / "own"))
 
