@@ -1,6 +1,7 @@
 """Prompts of a LLaVA: messages and images as the batch that it answers."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -73,11 +74,18 @@ def read_image(image: str | bytes) -> bytes:
     return image if isinstance(image, bytes) else image_files.read(image)
 
 
-def _prepared(prepare, image: str | bytes) -> dict[str, np.ndarray]:
-    data = read_image(image)
+@contextlib.contextmanager
+def naming(image: str | bytes) -> Iterator[None]:
+    """Within it an error of decoding names the image: by its path, or as that of a tool."""
     try:
-        return prepare({"image": data}, np.random.default_rng(0))
+        yield
     except (OSError, ValueError) as error:
         name = "of a tool" if isinstance(image, bytes) else f"'{image}'"
         why = str(error).removeprefix(f"{CANNOT_DECODE}: ")
         raise ValueError(f"Cannot read the image {name}: {why}.") from None
+
+
+def _prepared(prepare, image: str | bytes) -> dict[str, np.ndarray]:
+    data = read_image(image)
+    with naming(image):
+        return prepare({"image": data}, np.random.default_rng(0))

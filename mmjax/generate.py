@@ -57,7 +57,6 @@ from mmjax import conversation
 from mmjax.chat import Chat, Result
 from mmjax.data import image_files
 from mmjax.data.text.image_places import PLACE
-from mmjax.data.transforms.image_steps import CANNOT_DECODE
 from mmjax.decode.prompts import pad_prompts
 from mmjax.pretrained import Pretrained
 from mmjax.text_stream import make_text_stream, open_model, settings_for
@@ -100,11 +99,8 @@ def make_batches(
 
 def _read(loaded: Pretrained, path: str) -> np.ndarray:
     data = image_files.read(path)
-    try:
+    with conversation.naming(path):
         return loaded.image(data)
-    except ValueError as error:
-        why = str(error).removeprefix(f"{CANNOT_DECODE}: ")
-        raise ValueError(f"Cannot read the image '{path}': {why}.") from None
 
 
 def generate(
